@@ -1,0 +1,9 @@
+"""Data for knowledge tracing: readers, one tidy table, a simulated school, batches."""
+
+from __future__ import annotations
+
+from dkt.data.course import read_course_csv, write_course_csv
+from dkt.data.read import read_answers
+from dkt.data.table import TO_PREDICT, Answers, DataError
+
+__all__ = ["TO_PREDICT", "Answers", "DataError", "read_answers", "read_course_csv", "write_course_csv"]

@@ -1,0 +1,126 @@
+"""Ready batches from a table: tensors built once, sequences of similar length together, no collating of samples.
+
+B sequences, T steps, K skills of a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from dkt.data.table import Answers, Ints
+from dkt.data.vocabulary import Vocabulary
+
+
+class Batch(TypedDict):
+    """Sequences filled up to the longest of them; `mask` is true on real rows."""
+
+    skill: Tensor  # [B, T, K] int64
+    question: Tensor  # [B, T] int64
+    answer: Tensor  # [B, T] int64
+    mask: Tensor  # [B, T] bool
+    leak_free: Tensor  # [B, T] bool
+    row: Tensor  # [B, T] int64: the row of the table
+
+
+class Sequences(Dataset[Batch]):
+    """Spans of rows `starts[i]:starts[i] + lengths[i]` of a table, each a sequence that begins without memory.
+
+    Indexing with a list of sequences gives the whole batch, which is how `sequence_loader` asks for it.
+    """
+
+    def __init__(self, answers: Answers, vocabulary: Vocabulary, starts: Ints, lengths: Ints) -> None:
+        leak_free = answers.leak_free
+        if leak_free is None:
+            leak_free = np.zeros(len(answers), dtype=bool)
+        self.starts = torch.from_numpy(starts)
+        self.lengths = torch.from_numpy(lengths)
+        # One more row, all zeros, is what short sequences are filled with.
+        self.skill = _with_zero_row(vocabulary.skills_of(answers))
+        self.question = _with_zero_row(vocabulary.questions_of(answers))
+        self.answer = _with_zero_row(np.maximum(answers.answer, 0).astype(np.int64))
+        self.leak_free = _with_zero_row(leak_free)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.__getitems__([index])
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        chosen = torch.tensor(indices)
+        lengths = self.lengths[chosen]
+        step = torch.arange(int(lengths.max()))
+        mask = step < lengths[:, None]
+        row = torch.where(mask, self.starts[chosen][:, None] + step, len(self.answer) - 1)
+        flat = row.view(-1)
+        return {
+            "skill": self.skill.index_select(0, flat).view(*row.shape, -1),
+            "question": self.question.index_select(0, flat).view(row.shape),
+            "answer": self.answer.index_select(0, flat).view(row.shape),
+            "mask": mask,
+            "leak_free": self.leak_free.index_select(0, flat).view(row.shape),
+            "row": row,
+        }
+
+
+def chunks(answers: Answers, length: int) -> tuple[Ints, Ints]:
+    """(starts, lengths) of the pieces of at most `length` rows into which each student's rows are cut; short tails are kept."""
+    pieces = -(-answers.lengths // length)
+    first_piece = np.cumsum(pieces) - pieces
+    nth = np.arange(int(pieces.sum())) - np.repeat(first_piece, pieces)
+    starts = np.repeat(answers.offsets[:-1], pieces) + nth * length
+    ends = np.minimum(starts + length, np.repeat(answers.offsets[1:], pieces))
+    return starts, ends - starts
+
+
+class LengthBuckets(Sampler[list[int]]):
+    """Batches of sequences of similar length, each at most `cells` cells (sequences x longest), in random order if `shuffle`.
+
+    Lengths are sorted into buckets `width` wide; a bucket's members are dealt anew each epoch, and the number of batches stays the same.
+    All randomness comes from one draw of torch's global generator, so that a restored random state repeats the epoch.
+    """
+
+    def __init__(self, lengths: Tensor, cells: int, shuffle: bool, width: int = 8) -> None:
+        if cells < int(lengths.max()):
+            raise ValueError(f"cells={cells} is less than the longest sequence ({int(lengths.max())}); no batch could hold it.")
+        self.cells = cells
+        self.shuffle = shuffle
+        bucket = (lengths - 1) // width
+        self.buckets = [torch.nonzero(bucket == b).flatten() for b in bucket.unique().tolist()]
+        self.sizes = [max(1, cells // int(lengths[members].max())) for members in self.buckets]
+
+    def __len__(self) -> int:
+        return sum(-(-len(members) // size) for members, size in zip(self.buckets, self.sizes, strict=True))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        if not self.shuffle:
+            for members, size in zip(self.buckets, self.sizes, strict=True):
+                for part in members.split(size):
+                    yield part.tolist()
+            return
+        generator = torch.Generator()
+        generator.manual_seed(int(torch.empty((), dtype=torch.int64).random_().item()))
+        parts: list[Tensor] = []
+        for members, size in zip(self.buckets, self.sizes, strict=True):
+            parts += members[torch.randperm(len(members), generator=generator)].split(size)
+        for i in torch.randperm(len(parts), generator=generator).tolist():
+            yield parts[i].tolist()
+
+
+def sequence_loader(sequences: Sequences, cells: int, shuffle: bool = False) -> DataLoader[Batch]:
+    """A DataLoader of ready batches of at most `cells` cells."""
+    return DataLoader(sequences, batch_sampler=LengthBuckets(sequences.lengths, cells, shuffle), collate_fn=_as_it_is)
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _with_zero_row(values: np.ndarray) -> Tensor:  # type: ignore[type-arg]  # numbers or truth values, one or two axes
+    return torch.from_numpy(np.concatenate([values, np.zeros_like(values[:1])]))
