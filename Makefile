@@ -1,0 +1,50 @@
+# Needs python3.11 (or PYTHON=...), pip and make; .venv is set up by the first target that wants it.
+PYTHON ?= python3.11
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+COURSE := outputs/course
+
+# Which tests `make test` runs; .ci/run asks for all that need no GPU.
+MARKERS ?= not slow and not gpu and not parity
+
+.PHONY: train course test lint bench everything clean
+
+train: $(VENV)/dkt.stamp  ## train a knowledge-tracing model on a simulated school and score it
+	$(RUN) -m dkt train
+
+course: $(VENV)/dkt.stamp  ## the course's program: simulated data in, outputs/submission.csv out
+	$(RUN) -m dkt simulate --out $(COURSE)/data --students 7442
+	$(RUN) examples/course/dkt_lightning.py --data_dir $(COURSE)/data --asset_dir $(COURSE)/asset --model_dir $(COURSE)/models \
+	  --output_dir outputs --lr 0.001 --n_epochs 10
+
+test: $(VENV)/test.stamp  ## the tests; MARKERS="not gpu" adds the slow ones, and after `make everything` those against Lightning
+	$(RUN) -m pytest -q -m "$(MARKERS)"
+
+lint: $(VENV)/everything.stamp  ## style and types
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+bench: $(VENV)/test.stamp  ## each benchmark prints one line of JSON
+	set -e; for script in benchmarks/*.py; do $(RUN) $$script; done
+
+everything: $(VENV)/everything.stamp  ## set up .venv with every tool that a developer needs, the genuine Lightning among them
+
+clean:
+	rm -rf $(VENV) outputs
+
+$(RUN):
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/dkt.stamp: pyproject.toml constraints.txt | $(RUN)
+	$(PIP) --editable '.[dkt]'
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/dkt.stamp
+	$(PIP) --editable '.[dkt,test]'
+	touch $@
+
+$(VENV)/everything.stamp: $(VENV)/test.stamp
+	$(PIP) --editable '.[dkt,test,lint,parity]'
+	touch $@
