@@ -18,7 +18,13 @@ torch.set_num_threads(1)
 # What `seed_everything` and `deterministic=True` are documented to leave behind: put back, not complained of.
 DOCUMENTED = {"PL_GLOBAL_SEED", "PL_SEED_WORKERS", "CUBLAS_WORKSPACE_CONFIG"}
 # pytest's own, and what torch sets the first time that a process uses it.
-FOREIGN = {"PYTEST_CURRENT_TEST", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"}
+FOREIGN = {
+    "PYTEST_CURRENT_TEST",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "TRITON_CACHE_DIR",
+    "KMP_DUPLICATE_LIB_OK",
+    "KMP_INIT_AT_FORK",
+}
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
 
 
@@ -55,5 +61,7 @@ def leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
     leaked = {k: v for k, v in left.items() if k not in DOCUMENTED}
+    for name, handler in state["signal handlers"].items():  # type: ignore[attr-defined]
+        signal.signal(signal.Signals[name], handler)
     assert not leaked and not gone, f"the test left environment variables behind: {leaked}, removed: {gone}"
     assert not changed, f"the test changed the process (before, after): {changed}"

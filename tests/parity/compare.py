@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning.pytorch as theirs
 import pytest
+
 from parity.harness import Case, differences, play
 
 # PARITY_OURS=lightning.pytorch plays Lightning against itself: what differs then is the harness's fault.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,8 +18,9 @@ from typing import Any, NamedTuple
 
 import lightning.pytorch
 import torch
-from parity import models
 from torch.utils.data import DataLoader, IterableDataset
+
+from parity import models
 
 CALLBACK_HOOKS = sorted(
     name
@@ -32,14 +34,14 @@ MODULE_HOOKS = [
 ]
 DATA_HOOKS = "prepare_data setup teardown state_dict load_state_dict on_exception".split()
 STAGES = "training", "validating", "testing", "predicting", "sanity_checking"
-FLAGS = dict(
-    max_epochs=3,
-    log_every_n_steps=2,
-    accelerator="cpu",
-    devices=1,
-    enable_progress_bar=False,
-    enable_model_summary=False,
-)
+FLAGS = {
+    "max_epochs": 3,
+    "log_every_n_steps": 2,
+    "accelerator": "cpu",
+    "devices": 1,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
 
 Act = Callable[[Any, Any, "Case", Any], Any]
 
@@ -132,7 +134,9 @@ class Tape:
 
 
 def digest(tensors: Iterable[torch.Tensor | None]) -> str:
-    parts = (b"-" if t is None else t.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes() for t in tensors)
+    parts = (
+        b"-" if t is None else t.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes() for t in tensors
+    )
     return hashlib.md5(b"".join(parts)).hexdigest()[:8]
 
 
@@ -191,7 +195,9 @@ def make_callback(pl: Any, base: type, who: str, tape: Tape, watch: bool) -> Any
     hooks = {}
     for name in named(tape, who, CALLBACK_HOOKS, watch):
         takes_trainer = "trainer" in inspect.signature(getattr(base, name)).parameters
-        hooks[name] = recorded(who, base, name, lambda c, t=None, m=None, *a: (t, m), 3) if takes_trainer else silent(who, name)
+        hooks[name] = (
+            recorded(who, base, name, lambda c, t=None, m=None, *a: (t, m), 3) if takes_trainer else silent(who, name)
+        )
     callback = type(f"Recording{base.__name__}", (base,), hooks)()
     callback.tape = tape
     return [callback] if hooks else []
@@ -241,13 +247,17 @@ def play(pl: Any, case: Case, root: Path, watch: bool = True) -> dict[str, Any]:
         flags.setdefault("enable_checkpointing", False)
     torch.manual_seed(5)
     seen: dict[str, Any] = {}
-    trainer = None
+    trainer, handler = None, signal.getsignal(signal.SIGTERM)
     try:
-        trainer = pl.Trainer(callbacks=callbacks, default_root_dir=root, **{k: v for k, v in flags.items() if v != "absent"})
+        trainer = pl.Trainer(
+            callbacks=callbacks, default_root_dir=root, **{k: v for k, v in flags.items() if v != "absent"}
+        )
         seen["returned"] = plain(case.act(trainer, module, case, pl))
     except Exception as error:
-        seen["error"] = next(t.__name__ for t in type(error).__mro__ if t.__module__ == "builtins")
+        seen["error"] = type(error).__name__
         seen["traceback"] = traceback.format_exc()
+        if pl is lightning.pytorch:
+            signal.signal(signal.SIGTERM, handler)  # which it leaves behind after an error
     seen["record"], seen["rows"] = tape.events, rows.rows
     seen["weights"], seen["rng"] = digest(module.state_dict().values()), digest([torch.get_rng_state()])
     if trainer is not None:
@@ -258,7 +268,12 @@ def play(pl: Any, case: Case, root: Path, watch: bool = True) -> dict[str, Any]:
 def final_state(trainer: Any, callbacks: list[Any], root: Path) -> dict[str, Any]:
     optimizers = trainer.optimizers
     return {
-        "counters": (trainer.global_step, trainer.current_epoch, str(trainer.state.status.value), bool(trainer.should_stop)),
+        "counters": (
+            trainer.global_step,
+            trainer.current_epoch,
+            str(trainer.state.status.value),
+            bool(trainer.should_stop),
+        ),
         "batches": plain([trainer.num_training_batches, trainer.num_val_batches, trainer.num_test_batches]),
         "metrics": [plain(getattr(trainer, f"{kind}_metrics")) for kind in ("callback", "logged", "progress_bar")],
         "learning rates": [g["lr"] for o in optimizers for g in o.param_groups],
@@ -272,7 +287,11 @@ def attributes(callback: Any, root: Path) -> dict[str, Any]:
     """The public plain attributes of a callback of the package (not of the recorders)."""
     if hasattr(callback, "tape"):
         return {}
-    public = {k: v for k, v in vars(callback).items() if not k.startswith("_") and isinstance(v, (int, float, str, dict, torch.Tensor))}
+    public = {
+        k: v
+        for k, v in vars(callback).items()
+        if not k.startswith("_") and isinstance(v, (int, float, str, dict, torch.Tensor))
+    }
     return relative(plain(public), root)
 
 
@@ -290,7 +309,9 @@ def contents(path: Path, root: Path) -> Any:
     if path.suffix != ".ckpt":
         return "a file"
     checkpoint = torch.load(path, weights_only=False)
-    shared = {k: v for k, v in checkpoint.items() if k not in ("fulgurite", "loops", "pytorch-lightning_version", "callbacks")}
+    shared = {
+        k: v for k, v in checkpoint.items() if k not in ("fulgurite", "loops", "pytorch-lightning_version", "callbacks")
+    }
     own = {k: v for k, v in checkpoint.get("callbacks", {}).items() if not k.startswith("Recording")}
     return relative(plain({**shared, "callbacks": own}), root)
 
@@ -309,7 +330,11 @@ def differences(theirs: dict[str, Any], ours: dict[str, Any], ignore: tuple[str,
 def first_difference(a: Any, b: Any) -> str:
     if isinstance(a, Event) and isinstance(b, Event):
         parts = [f"{n}: {first_difference(x, y)}" for n, x, y in zip(Event._fields, a, b) if x != y]
-        return f"in {a.hook} (step {a.step}, epoch {a.epoch}) {'; '.join(parts)}" if a.hook == b.hook else f"lightning calls {brief(a)}, we call {brief(b)}"
+        return (
+            f"in {a.hook} (step {a.step}, epoch {a.epoch}) {'; '.join(parts)}"
+            if a.hook == b.hook
+            else f"lightning calls {brief(a)}, we call {brief(b)}"
+        )
     if isinstance(a, dict) and isinstance(b, dict):
         keys = [k for k in dict.fromkeys([*a, *b]) if k not in a or k not in b or a[k] != b[k]]
         return "; ".join(f"[{k}] {first_difference(a.get(k, 'ABSENT'), b.get(k, 'ABSENT'))}" for k in keys[:4])
@@ -324,4 +349,8 @@ def first_difference(a: Any, b: Any) -> str:
 
 
 def brief(value: Any) -> str:
-    return f"{value.hook}(step {value.step}, epoch {value.epoch}, {value.args})"[:160] if isinstance(value, Event) else repr(value)[:300]
+    return (
+        f"{value.hook}(step {value.step}, epoch {value.epoch}, {value.args})"[:160]
+        if isinstance(value, Event)
+        else repr(value)[:300]
+    )

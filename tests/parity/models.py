@@ -177,8 +177,12 @@ def of(pl: Any) -> SimpleNamespace:
                 group["lr"] = min(1.0, (self.trainer.global_step + 1) / 10) * 0.01
 
     class OwnClipping(Plain):
-        def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None) -> None:
-            self.clip_gradients(optimizer, gradient_clip_val=0.01 * (1 + self.current_epoch), gradient_clip_algorithm="value")
+        def configure_gradient_clipping(
+            self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+        ) -> None:
+            self.clip_gradients(
+                optimizer, gradient_clip_val=0.01 * (1 + self.current_epoch), gradient_clip_algorithm="value"
+            )
 
     class Manual(Plain):
         """Two optimizers, the second at every other batch, and the module's own scheduler."""
@@ -249,24 +253,30 @@ def of(pl: Any) -> SimpleNamespace:
             import torchmetrics
             from torchmetrics.classification import BinaryAccuracy, BinaryAUROC
 
-            self.accuracy, self.auroc, self.mean = BinaryAccuracy(), BinaryAUROC(), torchmetrics.MeanMetric()
-            self.collection = torchmetrics.MetricCollection({"acc": BinaryAccuracy(), "mse": torchmetrics.MeanSquaredError()}, prefix="c_")
+            def of_stage(stage: str) -> nn.ModuleDict:
+                pair = {"acc": BinaryAccuracy(), "mse": torchmetrics.MeanSquaredError()}
+                collection = torchmetrics.MetricCollection(pair, prefix=f"{stage}_c_")
+                one = {"acc": BinaryAccuracy(), "auroc": BinaryAUROC(), "mean": torchmetrics.MeanMetric()}
+                return nn.ModuleDict({**one, "collection": collection})
+
+            self.metrics = nn.ModuleDict({s: of_stage(s) for s in ("fit", "val", "test")})
 
         def observe(self, batch: torch.Tensor, stage: str) -> torch.Tensor:
             score, target = torch.sigmoid(self(batch)).flatten(), (batch[:, 0] > 0).long()
-            self.accuracy(score, target)
-            self.auroc.update(score, target)
-            self.mean.update(score)
-            self.collection.update(score, target)
-            self.log(f"{stage}_acc", self.accuracy, on_step=stage == "train", on_epoch=True)
-            self.log(f"{stage}_auroc", self.auroc, on_step=False, on_epoch=True)
-            self.log(f"{stage}_mean", self.mean, on_step=False, on_epoch=True, prog_bar=True)
-            self.log_dict(self.collection, on_step=False, on_epoch=True)
+            metrics = self.metrics[stage]
+            metrics["acc"](score, target)
+            metrics["auroc"].update(score, target)
+            metrics["mean"].update(score)
+            metrics["collection"].update(score, target)
+            self.log(f"{stage}_acc", metrics["acc"], on_step=stage == "fit", on_epoch=True)
+            self.log(f"{stage}_auroc", metrics["auroc"], on_step=False, on_epoch=True)
+            self.log(f"{stage}_mean", metrics["mean"], on_step=False, on_epoch=True, prog_bar=True)
+            self.log_dict(metrics["collection"], on_step=False, on_epoch=True)
             return nn.functional.binary_cross_entropy(score, target.float())
 
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             self.note("training_step", batch, batch_idx)
-            return self.observe(batch, "train")
+            return self.observe(batch, "fit")
 
         def validation_step(self, batch: Any, batch_idx: int) -> None:
             self.observe(batch, "val")
@@ -331,7 +341,7 @@ def of(pl: Any) -> SimpleNamespace:
 
         def predict_dataloader(self) -> Any:
             self.note("predict_dataloader")
-            return DataLoader(rows(7, 6), 2)
+            return DataLoader(rows(7, 6), batch_size=2)  # Lightning makes it anew, which a positional one breaks
 
     class Hparams(Plain):
         def __init__(self, case: Any, lr: float = 0.01, widths: tuple[int, ...] = (16, 4), name: str = "net") -> None:
