@@ -6,9 +6,10 @@ B sequences, T steps, K skills of a row.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -26,6 +27,7 @@ class Batch(TypedDict):
     mask: Tensor  # [B, T] bool
     leak_free: Tensor  # [B, T] bool
     row: Tensor  # [B, T] int64: the row of the table
+    n: int  # real rows: counted here, so that no device has to be asked
 
 
 class Sequences(Dataset[Batch]):
@@ -66,33 +68,27 @@ class Sequences(Dataset[Batch]):
             "mask": mask,
             "leak_free": self.leak_free.index_select(0, flat).view(row.shape),
             "row": row,
+            "n": int(lengths.sum()),
         }
 
 
-def chunks(answers: Answers, length: int) -> tuple[Ints, Ints]:
-    """(starts, lengths) of the pieces of at most `length` rows into which each student's rows are cut; short tails are kept."""
-    pieces = -(-answers.lengths // length)
-    first_piece = np.cumsum(pieces) - pieces
-    nth = np.arange(int(pieces.sum())) - np.repeat(first_piece, pieces)
-    starts = np.repeat(answers.offsets[:-1], pieces) + nth * length
-    ends = np.minimum(starts + length, np.repeat(answers.offsets[1:], pieces))
-    return starts, ends - starts
-
-
 class LengthBuckets(Sampler[list[int]]):
-    """Batches of sequences of similar length, each at most `cells` cells (sequences x longest), in random order if `shuffle`.
+    """Batches of sequences of similar length, at most `cells` cells each (sequences x longest), shuffled if asked.
 
-    Lengths are sorted into buckets `width` wide; a bucket's members are dealt anew each epoch, and the number of batches stays the same.
-    All randomness comes from one draw of torch's global generator, so that a restored random state repeats the epoch.
+    Lengths are sorted into buckets `width` wide; a bucket's members are dealt anew each epoch, and the number of
+    batches stays the same. All randomness comes from one draw of torch's global generator, so that a restored random
+    state repeats the epoch.
     """
 
     def __init__(self, lengths: Tensor, cells: int, shuffle: bool, width: int = 8) -> None:
         if cells < int(lengths.max()):
-            raise ValueError(f"cells={cells} is less than the longest sequence ({int(lengths.max())}); no batch could hold it.")
+            raise ValueError(
+                f"cells={cells} is less than the longest sequence ({int(lengths.max())}); no batch could hold it."
+            )
         self.cells = cells
         self.shuffle = shuffle
         bucket = (lengths - 1) // width
-        self.buckets = [torch.nonzero(bucket == b).flatten() for b in bucket.unique().tolist()]
+        self.buckets = [torch.nonzero(bucket == b).flatten() for b in torch.unique(bucket).tolist()]
         self.sizes = [max(1, cells // int(lengths[members].max())) for members in self.buckets]
 
     def __len__(self) -> int:
@@ -101,14 +97,15 @@ class LengthBuckets(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         if not self.shuffle:
             for members, size in zip(self.buckets, self.sizes, strict=True):
-                for part in members.split(size):
+                for part in torch.split(members, size):
                     yield part.tolist()
             return
         generator = torch.Generator()
         generator.manual_seed(int(torch.empty((), dtype=torch.int64).random_().item()))
         parts: list[Tensor] = []
         for members, size in zip(self.buckets, self.sizes, strict=True):
-            parts += members[torch.randperm(len(members), generator=generator)].split(size)
+            dealt = members[torch.randperm(len(members), generator=generator)]
+            parts += torch.split(dealt, size)
         for i in torch.randperm(len(parts), generator=generator).tolist():
             yield parts[i].tolist()
 
@@ -118,9 +115,9 @@ def sequence_loader(sequences: Sequences, cells: int, shuffle: bool = False) -> 
     return DataLoader(sequences, batch_sampler=LengthBuckets(sequences.lengths, cells, shuffle), collate_fn=_as_it_is)
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:  # a DataLoader believes it is given a list of samples
     return batch
 
 
-def _with_zero_row(values: np.ndarray) -> Tensor:  # type: ignore[type-arg]  # numbers or truth values, one or two axes
+def _with_zero_row(values: npt.NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.concatenate([values, np.zeros_like(values[:1])]))

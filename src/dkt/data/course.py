@@ -1,17 +1,20 @@
-"""The course's CSV: `userID,assessmentItemID,testId,answerCode,Timestamp,KnowledgeTag`, one answer a line, -1 where it is to be predicted.
+"""The course's CSV: `userID,assessmentItemID,testId,answerCode,Timestamp,KnowledgeTag`, one answer a line.
 
-A question that asks several skills writes them in one cell, separated by semicolons: `KnowledgeTag` `12;45`.
+`answerCode` is 0, 1, or -1 where it is to be predicted. A question that asks several skills writes them in one cell,
+separated by semicolons: `KnowledgeTag` `12;45`.
 """
 
 from __future__ import annotations
 
 import csv
+import re
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dkt.data.table import TO_PREDICT, Answers, DataError, Ints
+from dkt.data.table import TO_PREDICT, Answers, DataError, Ints, cumulated, encode_numbers
 
 if TYPE_CHECKING:
     import polars as pl
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 COLUMNS = ("userID", "assessmentItemID", "testId", "answerCode", "Timestamp", "KnowledgeTag")
 SKILL_SEPARATOR = ";"
 TIME_FORMAT = "%Y-%m-%d %H:%M:%S"
+EMPTY_SKILL = r"(^|;)\s*(;|$)"
 
 
 def read_course_csv(path: Path) -> Answers:
@@ -30,9 +34,14 @@ def read_course_csv(path: Path) -> Answers:
         pl.col("answerCode").cast(pl.Int8, strict=False),
         pl.col("Timestamp").str.to_datetime(TIME_FORMAT, time_unit="ms", strict=False).dt.epoch("s"),
     )
-    right_answers = typed["answerCode"].is_in([0, 1, TO_PREDICT]).fill_null(False)
-    if not right_answers.all() or sum(typed.null_count().row(0)):
-        _find_broken(path)
+    unreadable = (
+        not typed["answerCode"].is_in([0, 1, TO_PREDICT]).fill_null(False).all(),
+        sum(typed.null_count().row(0)),
+        any((column == "").any() for column in frame),
+        frame["KnowledgeTag"].str.contains(EMPTY_SKILL).any(),
+    )
+    if any(unreadable):
+        raise DataError(_fault(path) or f"{path}: a value could not be read.")
     return table_of(typed)
 
 
@@ -51,11 +60,11 @@ def table_of(frame: pl.DataFrame) -> Answers:
     per_row = np.ones(len(frame), dtype=np.int64) if lists is None else lists.list.len().to_numpy().astype(np.int64)
     return Answers(
         student_names=student_names,
-        offsets=_cumulated(np.bincount(student, minlength=len(student_names))),
+        offsets=cumulated(np.bincount(student, minlength=len(student_names))),
         answer=frame["answerCode"].to_numpy().astype(np.int8),
         skill_names=skill_names,
         skill=skill,
-        skill_offsets=_cumulated(per_row),
+        skill_offsets=cumulated(per_row),
         question_names=question_names,
         question=question,
         time=frame["Timestamp"].to_numpy().astype(np.int64),
@@ -92,10 +101,9 @@ def _read_frame(path: Path) -> pl.DataFrame:
     import polars as pl
 
     try:
-        frame = pl.read_csv(path, infer_schema=False, missing_utf8_is_empty_string=False)
+        frame = pl.read_csv(path, infer_schema=False)
     except pl.exceptions.PolarsError as error:
-        _find_broken(path)
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(_fault(path) or f"{path}: {error}") from error
     absent = [name for name in COLUMNS if name not in frame.columns]
     if absent:
         raise DataError(
@@ -112,39 +120,37 @@ def _encode(ids: pl.Series) -> tuple[list[str], Ints]:
     import polars as pl
 
     numbers = ids.cast(pl.Int64, strict=False)
-    values = ids if numbers.null_count() else numbers
-    distinct = values.unique().sort()
-    codes = values.rank("dense").to_numpy().astype(np.int64) - 1
-    return [str(name) for name in distinct.to_list()], codes
+    if not numbers.null_count():
+        return encode_numbers(numbers.to_numpy())
+    names = ids.unique().sort()
+    return names.to_list(), ids.cast(pl.Enum(names)).to_physical().to_numpy().astype(np.int64)
 
 
-def _cumulated(lengths: Ints) -> Ints:
-    return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)])
-
-
-def _find_broken(path: Path) -> None:
-    """Raise for the first line that breaks the format; this slow walk happens only when something is wrong."""
-    from datetime import datetime
-
+def _fault(path: Path) -> str | None:
+    """What is wrong with the first line that breaks the format; this slow walk happens only when something is wrong."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file)
         header = next(reader)
-        place = {name: header.index(name) for name in COLUMNS if name in header}
         for fields in reader:
             where = f"{path}:{reader.line_num}"
             if len(fields) != len(header):
-                raise DataError(f"{where}: {len(fields)} fields where the header has {len(header)} ({','.join(header)}).")
-            for name, i in place.items():
-                if not fields[i].strip():
-                    raise DataError(f"{where}: {name} is empty.")
-            if "answerCode" in place and fields[place["answerCode"]] not in {"0", "1", str(TO_PREDICT)}:
-                raise DataError(
-                    f"{where}: answerCode is {fields[place['answerCode']]!r}; an answer is 0 or 1, or -1 where it is to be predicted."
-                )
-            if "Timestamp" in place:
-                try:
-                    datetime.strptime(fields[place["Timestamp"]], TIME_FORMAT)
-                except ValueError:
-                    raise DataError(
-                        f"{where}: Timestamp is {fields[place['Timestamp']]!r}; it is written like 2020-03-24 00:17:11."
-                    ) from None
+                return f"{where}: {len(fields)} fields where the header has {len(header)} ({','.join(header)})."
+            row = dict(zip(header, fields, strict=True))
+            for name in COLUMNS:
+                if not row.get(name, "-").strip():
+                    return f"{where}: {name} is empty."
+            answer = row.get("answerCode", "0")
+            if answer not in {"0", "1", str(TO_PREDICT)}:
+                return f"{where}: answerCode is {answer!r}; an answer is 0 or 1, or -1 where it is to be predicted."
+            if "Timestamp" in row and not _is_time(row["Timestamp"]):
+                return f"{where}: Timestamp is {row['Timestamp']!r}; it is written like 2020-03-24 00:17:11."
+            if re.search(EMPTY_SKILL, row.get("KnowledgeTag", "-")):
+                return f"{where}: KnowledgeTag is {row['KnowledgeTag']!r}; skills are written like 7 or 7;45."
+    return None
+
+
+def _is_time(text: str) -> bool:
+    try:
+        return len(text) == 19 and datetime.strptime(text, TIME_FORMAT) is not None
+    except ValueError:
+        return False

@@ -1,10 +1,10 @@
-"""Readers of the line formats: a student is a record of three lines (DKVMN's and AKT's files) or four (AKT's, with problem ids).
+"""Readers of the line formats: a student is a record of three lines (DKVMN, AKT) or four (AKT, with problem ids).
 
-    3 lines                    4 lines
-    count  or  index,student   index,student
-    skills                     problems
-    answers                    skills
-                               answers
+3 lines                    4 lines
+count  or  index,student   index,student
+skills                     problems
+answers                    skills
+                           answers
 """
 
 from __future__ import annotations
@@ -24,12 +24,9 @@ def read_lines(path: Path, lines_per_student: int) -> Answers:
     lines = _stripped(path)
     if not lines:
         raise DataError(f"{path} is empty; a file of students in records of {lines_per_student} lines is expected.")
+    broken = f"{path}: the records could not be read."
     if len(lines) % lines_per_student:
-        _find_broken(path, lines, lines_per_student)
-        raise DataError(
-            f"{path}:{len(lines)}: the last record is incomplete: {len(lines)} lines are not a multiple of "
-            f"{lines_per_student} ({', '.join(('header', *fields))})."
-        )
+        raise DataError(_fault(path, lines, lines_per_student) or broken)
     columns = {name: lines[i::lines_per_student] for i, name in enumerate(fields, start=1)}
     lengths = {name: _counts(column) for name, column in columns.items()}
     n_answers = lengths["answers"]
@@ -37,15 +34,14 @@ def read_lines(path: Path, lines_per_student: int) -> Answers:
     headers = lines[::lines_per_student]
     counted = headers_are_counts(headers, n_answers)
     if not whole or (counted and [int(h) if h.isdigit() else -1 for h in headers] != n_answers.tolist()):
-        _find_broken(path, lines, lines_per_student)
+        raise DataError(_fault(path, lines, lines_per_student) or broken)
     try:
         values = {name: _numbers(column) for name, column in columns.items()}
     except ValueError:
-        _find_broken(path, lines, lines_per_student)
-        raise
+        raise DataError(_fault(path, lines, lines_per_student) or broken) from None
     answer = values["answers"]
     if not ((answer == 0) | (answer == 1)).all():
-        _find_broken(path, lines, lines_per_student)
+        raise DataError(_fault(path, lines, lines_per_student) or broken)
     skill_names, skill = encode_numbers(values["skills"])
     question_names, question = encode_numbers(values["problems"]) if "problems" in values else ([], None)
     return Answers(
@@ -73,7 +69,7 @@ def consistent_lines(lines: list[str], lines_per_student: int) -> int:
 def headers_are_counts(headers: list[str], n_answers: Ints) -> bool:
     """True where the single number that opens each record is its number of answers (DKVMN) and not an index (AKT)."""
     agree = sum(h.isdigit() and int(h) == n for h, n in zip(headers, n_answers.tolist(), strict=True))
-    return agree * 2 > len(headers)
+    return bool(agree * 2 > len(headers))
 
 
 def _stripped(path: Path) -> list[str]:
@@ -90,34 +86,42 @@ def _numbers(lines: list[str]) -> Ints:
     return np.array(list(map(int, ",".join(lines).split(","))), dtype=np.int64)
 
 
-def _find_broken(path: Path, lines: list[str], size: int) -> None:
-    """Raise for the first record that breaks the format; this slow walk happens only when something is wrong."""
+def _fault(path: Path, lines: list[str], size: int) -> str | None:
+    """What is wrong with the first record that breaks the format: a slow walk, for files known to be broken."""
     fields = FIELDS[size]
     headers = lines[::size]
     counted = headers_are_counts(headers, np.resize(_counts(lines[size - 1 :: size]), len(headers)))
     for start in range(0, len(lines), size):
         header, *rest = lines[start : start + size]
-        where = f"{path}:{start + 1}: student {header!r} (record {start // size + 1})"
+        record = f"{path}:{start + 1}: record {start // size + 1}"
         if not all(part.strip().isdigit() for part in header.split(",")) or header.count(",") > 1:
-            raise DataError(
-                f"{path}:{start + 1}: record {start // size + 1} should begin with one or two numbers "
-                f"(count, or index,student), not {_short(header)}. Is a line missing before it?"
+            return (
+                f"{record} should begin with one or two numbers (count, or index,student), not {_short(header)}. "
+                "Is a line missing before it?"
             )
         if len(rest) < len(fields):
-            raise DataError(f"{where}: the record ends after {len(rest) + 1} of {size} lines.")
-        for i, (name, line) in enumerate(zip(fields, rest, strict=True), start=start + 2):
-            if not line:
-                raise DataError(f"{path}:{i}: student {header!r} is empty: no {name}. Delete the record.")
-            for position, value in enumerate(line.split(","), start=1):
-                if name == "answers" and value.strip() not in {"0", "1"}:
-                    raise DataError(f"{path}:{i}: answer {position} is {value!r}; an answer is 0 or 1.")
-                if not value.strip().isdigit():
-                    raise DataError(f"{path}:{i}: value {position} of the {name} is {value!r}; a whole number is expected.")
+            return f"{record} ends after {len(rest) + 1} of {size} lines (header, {', '.join(fields)})."
+        for number, (name, line) in enumerate(zip(fields, rest, strict=True), start=start + 2):
+            fault = _line_fault(name, line)
+            if fault:
+                return f"{path}:{number}: record {start // size + 1} (student {header!r}): {fault}"
         counts = {name: line.count(",") + 1 for name, line in zip(fields, rest, strict=True)}
         if len(set(counts.values())) > 1:
-            raise DataError(f"{where}: " + ", ".join(f"{n} {name}" for name, n in counts.items()) + "; they must be as many.")
+            return f"{record} has " + ", ".join(f"{n} {name}" for name, n in counts.items()) + "; they must be as many."
         if counted and int(header) != counts["answers"]:
-            raise DataError(f"{where}: it announces {header} answers and has {counts['answers']}.")
+            return f"{record} announces {header} answers and has {counts['answers']}."
+    return None
+
+
+def _line_fault(name: str, line: str) -> str | None:
+    if not line:
+        return f"an empty student, without {name}. Delete the record."
+    for position, value in enumerate(line.split(","), start=1):
+        if name == "answers" and value.strip() not in {"0", "1"}:
+            return f"answer {position} is {value!r}; an answer is 0 or 1."
+        if not value.strip().isdigit():
+            return f"value {position} of the {name} is {value!r}; a whole number is expected."
+    return None
 
 
 def _short(line: str) -> str:

@@ -1,6 +1,7 @@
 """The one shape of knowledge-tracing data: a row is a student's answer to a question that asks a *set* of skills.
 
-Skills are an axis of a row, never extra rows: a problem of two skills is one answer, so its label cannot be read one row earlier.
+Skills are an axis of a row, never extra rows: a problem of two skills is one answer, so its label cannot be read one
+row earlier.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Answers:
     def leak_free(self) -> Bools | None:
         """Rows whose previous row, of the same student, is another question; None where there are no question ids.
 
-        Files that write a problem of two skills as two rows repeat its answer: on those rows a model may copy what it just read.
+        Files that write a problem of two skills as two rows repeat its answer, which a model may copy.
         """
         if self.question is None:
             return None
@@ -85,10 +86,10 @@ class Answers:
         return replace(
             self,
             student_names=[name for name, kept in zip(self.student_names, stay, strict=True) if kept],
-            offsets=_offsets(lengths[stay]),
+            offsets=cumulated(lengths[stay]),
             answer=self.answer[keep],
             skill=self.skill[np.repeat(keep, counts)],
-            skill_offsets=_offsets(counts[keep]),
+            skill_offsets=cumulated(counts[keep]),
             question=None if self.question is None else self.question[keep],
             time=None if self.time is None else self.time[keep],
             extra={name: column[keep] for name, column in self.extra.items()},
@@ -106,7 +107,8 @@ class Answers:
         return self if known.all() else self.rows(known)
 
 
-def _offsets(lengths: Ints) -> Ints:
+def cumulated(lengths: npt.NDArray[Any]) -> Ints:
+    """Offsets of groups of these lengths: one more than there are groups, beginning with 0."""
     return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 

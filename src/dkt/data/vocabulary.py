@@ -1,4 +1,4 @@
-"""Which number stands for which skill or question in a model: fixed by the training data, kept in the checkpoint as plain lists."""
+"""Which number stands for which skill or question in a model: fixed by the training data, kept in the checkpoint."""
 
 from __future__ import annotations
 

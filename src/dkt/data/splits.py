@@ -1,0 +1,20 @@
+"""Split students, never rows: a student's answers are all in one part."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dkt.data.table import Answers, DataError
+
+
+def split_students(answers: Answers, shares: tuple[float, ...], seed: int = 0) -> tuple[Answers, ...]:
+    """Random parts of the students, `shares[i]` of them in part i; the first part takes what is left."""
+    order = np.random.default_rng(seed).permutation(answers.n_students)
+    sizes = [round(share * answers.n_students) for share in shares[1:]]
+    if min(sizes) < 1 or sum(sizes) >= answers.n_students:
+        raise DataError(
+            f"{answers.n_students} students are too few to split into parts of {shares}; "
+            "give the parts as files of their own."
+        )
+    ends = np.cumsum([answers.n_students - sum(sizes), *sizes])
+    return tuple(answers.students(order[end - size : end]) for end, size in zip(ends, [ends[0], *sizes], strict=True))
