@@ -19,6 +19,7 @@ torch.set_num_threads(1)
 DOCUMENTED = {"PL_GLOBAL_SEED", "PL_SEED_WORKERS", "CUBLAS_WORKSPACE_CONFIG"}
 # pytest's own, and what torch sets the first time that a process uses it.
 FOREIGN = {
+    "_RJEM_MALLOC_CONF",  # polars
     "PYTEST_CURRENT_TEST",
     "TORCHINDUCTOR_CACHE_DIR",
     "TRITON_CACHE_DIR",
