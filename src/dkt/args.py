@@ -10,8 +10,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The course's settings, from `argv` or else the command line."""
     parser = argparse.ArgumentParser(
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        epilog="The course's --model, --n_heads, --optimizer and --scheduler are not here: the program has one model, LSTM, "
-        "and one optimizer, Adam; the course's plateau scheduler (patience 10) never acts before early stopping does.",
+        epilog="The course's --model, --n_heads, --optimizer and --scheduler are not here: there is one model, LSTM,"
+        " and one optimizer, Adam; the course's plateau scheduler (patience 10) never acts before early stopping does.",
     )
     files = parser.add_argument_group("files")
     files.add_argument("--data_dir", default="data/", help="folder of the two CSV files")

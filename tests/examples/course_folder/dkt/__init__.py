@@ -1,0 +1,1 @@
+"""A course folder's own package, which shadows the installed one."""
