@@ -25,7 +25,7 @@ def assert_same(case: Case, root: Path, watch: bool) -> None:
 
 
 def settings(cases: dict[str, Case]) -> Any:
-    """Each setting twice: every hook overridden and recorded, and none but those it uses (the short cuts of a bare model)."""
+    """Each setting twice: with every hook overridden and recorded, and with none but those that it uses."""
 
     @pytest.mark.parity
     @pytest.mark.filterwarnings("ignore")

@@ -51,7 +51,7 @@ def fit(trainer: Any, module: Any, case: Case, pl: Any) -> None:
 
 
 def usual_loaders(case: Case, pl: Any) -> tuple[Any, Any]:
-    """`batches` training batches of 3 (the last one shorter, shuffled if sized) and `val` validation loaders of 3 batches."""
+    """`batches` training batches of 3 (the last one shorter, shuffled if sized), `val` validation loaders."""
     rows = max(0, case.batches * 3 - 1)
     train = torch.randn(rows, 8, generator=torch.Generator().manual_seed(1))
     val = torch.randn(11, 8, generator=torch.Generator().manual_seed(2))
@@ -71,7 +71,7 @@ class Stream(IterableDataset):
 
 @dataclass
 class Case:
-    """One setting. `do` names what hooks do besides being recorded: {"cb.on_train_start": f(trainer, module, *args)}."""
+    """One setting. `do` says what hooks do besides being recorded: {"cb.on_fit_end": f(trainer, module, *args)}."""
 
     model: str = "Plain"
     flags: dict[str, Any] = field(default_factory=dict)
@@ -166,7 +166,7 @@ def arguments(function: Any, skip: int, args: tuple[Any, ...], kwargs: dict[str,
 
 
 def recorded(who: str, base: type, name: str, target: Callable[..., tuple[Any, Any]], skip: int) -> Callable[..., Any]:
-    """The hook `name` of `base`, noted on the tape; what the case wants done there decides the answer, if it has one."""
+    """The hook `name` of `base`, noted on the tape; what the case does there decides the answer, if it has one."""
     original = getattr(base, name)
 
     def hook(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -51,9 +51,13 @@ CASES = {
     "no logger": Case(flags={"logger": False}),
 }
 # Every hook that may log, with its defaults; and those that may not.
-EPOCH_HOOKS = "on_train_start on_train_epoch_start on_train_epoch_end on_validation_start on_validation_epoch_start on_validation_epoch_end"
+EPOCH_HOOKS = (
+    "on_train_start on_train_epoch_start on_train_epoch_end"
+    " on_validation_start on_validation_epoch_start on_validation_epoch_end"
+)
 STEP_HOOKS = (
-    "on_train_batch_start on_train_batch_end on_before_zero_grad on_before_backward on_after_backward on_before_optimizer_step"
+    "on_train_batch_start on_train_batch_end on_before_zero_grad on_before_backward on_after_backward"
+    " on_before_optimizer_step"
     " optimizer_zero_grad backward configure_gradient_clipping"
     " on_validation_batch_start on_validation_batch_end"
 )

@@ -1,0 +1,308 @@
+"""A run saved anywhere and continued in a fresh Trainer is the uninterrupted run, bit for bit: weights, rows, files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fulgurite.loggers.logger import Logger
+from torch import nn
+from torch.optim import lr_scheduler as schedulers
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+import fulgurite as pl
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+BATCHES, EPOCHS = 10, 3
+
+
+class Net(pl.LightningModule):
+    """Dropout, and a running mean of the training loss."""
+
+    def __init__(self, optim: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 1))
+        self.optim = optim
+
+    def loss(self, batch: torch.Tensor) -> torch.Tensor:
+        return (self.net(batch) - batch.sum(1, keepdim=True)).square().mean()
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> Any:
+        loss = self.loss(batch)
+        self.log("loss", loss, on_step=True, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+        self.log("vl", self.loss(batch))
+
+    def configure_optimizers(self) -> Any:
+        return self.optim(self)
+
+
+class Manual(Net):
+    """Two optimizers and gradients that wait for the next batch."""
+
+    def __init__(self, optim: Callable[[Any], Any]) -> None:
+        super().__init__(optim)
+        self.automatic_optimization = False
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+        first, second = self.optimizers()
+        self.manual_backward(self.loss(batch))
+        if batch_idx % 3 == 2:
+            for optimizer in (first, second):
+                optimizer.step()
+                optimizer.zero_grad()
+        self.lr_schedulers().step()
+        self.log("loss", self.loss(batch), on_step=True, on_epoch=True)
+
+
+class Skipping(Net):
+    """Some losses are None, and one epoch is left in the middle."""
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> Any:
+        return -1 if self.current_epoch == 1 and batch_idx == 6 else None
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> Any:
+        return None if batch_idx % 4 == 1 else super().training_step(batch, batch_idx)
+
+
+class WithMetrics(Net):
+    """A metric object (no torchmetrics needed): its state is part of the run."""
+
+    class Mean(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.reset()
+
+        def update(self, value: torch.Tensor) -> None:
+            self.total, self.n = self.total + value.detach(), self.n + 1
+
+        def forward(self, value: torch.Tensor) -> torch.Tensor:
+            self.update(value)
+            return value
+
+        def compute(self) -> torch.Tensor:
+            return self.total / self.n
+
+        def reset(self) -> None:
+            self.total, self.n = torch.zeros(()), 0
+
+    def __init__(self, optim: Callable[[Any], Any]) -> None:
+        super().__init__(optim)
+        self.mean = self.Mean()
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> Any:
+        loss = self.loss(batch)
+        self.mean.update(loss)
+        self.log("mean", self.mean, on_step=False, on_epoch=True)
+        return loss
+
+
+class Rows(Logger):
+    name, version = "rows", 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[int | None, dict[str, float]]] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.rows.append((step, dict(metrics)))
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None: ...
+
+
+class SaveEverywhere(pl.callbacks.Checkpoint):
+    """A file at every batch, at every validation's end and at every epoch's end, through the trainer's own method."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.files = folder, []
+
+    def save(self, trainer: pl.Trainer, hook: str) -> None:
+        if not trainer.sanity_checking:
+            self.files.append(self.folder / f"{len(self.files):03}-{hook}.ckpt")
+            trainer.save_checkpoint(self.files[-1])
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        self.save(trainer, "batch")
+
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
+        self.save(trainer, "validation")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: Any) -> None:
+        self.save(trainer, "epoch")
+
+
+class Stream(IterableDataset[torch.Tensor]):
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter(DATA)
+
+
+class Augmented(Dataset[torch.Tensor]):
+    """Items that draw."""
+
+    def __len__(self) -> int:
+        return len(DATA)
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        return DATA[i] + torch.rand(4)
+
+
+DATA = torch.randn(BATCHES * 3, 4, generator=torch.Generator().manual_seed(1))
+
+
+def shuffled() -> Any:
+    return DataLoader(DATA, 3, shuffle=True)
+
+
+def adam(module: nn.Module) -> Any:
+    return torch.optim.AdamW(module.parameters(), lr=0.01)
+
+
+def plateau(monitor: str, interval: str = "epoch") -> Callable[[Any], Any]:
+    def configure(module: Any) -> Any:
+        optimizer = adam(module)
+        reduce = schedulers.ReduceLROnPlateau(optimizer, factor=0.5, patience=0, threshold=10.0, threshold_mode="abs")
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": reduce, "monitor": monitor, "interval": interval}}
+
+    return configure
+
+
+def by_step(module: Any) -> Any:
+    optimizer = adam(module)
+    return [optimizer], [{"scheduler": schedulers.CosineAnnealingLR(optimizer, 7), "interval": "step"}]
+
+
+def two_optimizers(module: Any) -> Any:
+    first, second = adam(module), torch.optim.SGD(module.net[0].parameters(), lr=0.01, momentum=0.9)
+    return [first, second], [schedulers.StepLR(first, 4, 0.5)]
+
+
+def stops_on_the_training_mean() -> list[Any]:
+    return [pl.callbacks.EarlyStopping("loss_epoch", patience=1, min_delta=10.0, check_on_train_epoch_end=True)]
+
+
+@dataclass
+class Setting:
+    flags: dict[str, Any] = field(default_factory=dict)
+    module: type[Net] = Net
+    optim: Callable[[Any], Any] = adam
+    loader: Callable[[], Any] = shuffled
+    callbacks: Callable[[], list[Any]] = list
+
+
+SETTINGS = {
+    "epoch means, shuffling, dropout": Setting(),
+    "plateau on the training mean": Setting(optim=plateau("loss_epoch")),
+    "plateau by step, val each 3": Setting({"val_check_interval": 3}, optim=plateau("vl", "epoch")),
+    "early stopping on the training mean": Setting({"max_epochs": 5}, callbacks=stops_on_the_training_mean),
+    "accumulate 4, val each 5, clip": Setting(
+        {"accumulate_grad_batches": 4, "val_check_interval": 5, "gradient_clip_val": 0.5}, optim=by_step
+    ),
+    "val each 4 batches across epochs": Setting({"val_check_interval": 4, "check_val_every_n_epoch": None}),
+    "manual, two optimizers": Setting({"val_check_interval": 0.5}, Manual, two_optimizers),
+    "iterable": Setting({"val_check_interval": 5}, loader=lambda: DataLoader(Stream(), 3)),
+    "items that draw": Setting(loader=lambda: DataLoader(Augmented(), 3, shuffle=True)),
+    "None losses, -1 in mid-epoch": Setting(module=Skipping, optim=by_step),
+    "a metric object": Setting({"val_check_interval": 4}, module=WithMetrics),
+    "max_steps in mid-epoch": Setting({"max_steps": 26, "max_epochs": -1}),
+    "LBFGS": Setting(optim=lambda m: torch.optim.LBFGS(m.parameters(), lr=0.1, max_iter=3)),
+    "two workers": Setting(
+        {"max_epochs": 2, "limit_train_batches": 4}, loader=lambda: DataLoader(DATA, 3, num_workers=2)
+    ),
+}
+# Where a run of 30 batches costs too much for every save point to be tried.
+SPARSE = {"two workers": 3}
+
+
+def run(setting: Setting, folder: Path, ckpt_path: Path | None = None) -> tuple[dict[str, Any], list[Any], list[Path]]:
+    """The last checkpoint, all rows, the files on the way."""
+    torch.manual_seed(0 if ckpt_path is None else 99)  # a resumed run brings its own random state
+    module = setting.module(setting.optim)
+    folder.mkdir()
+    save, rows = SaveEverywhere(folder), Rows()
+    flags = {"max_epochs": EPOCHS, "log_every_n_steps": 2, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=rows, callbacks=[*setting.callbacks(), save], **{**flags, **setting.flags}
+    )
+    trainer.fit(module, setting.loader(), DataLoader(DATA[:7], 4), ckpt_path=ckpt_path)
+    trainer.save_checkpoint(folder / "last.ckpt")
+    return torch.load(folder / "last.ckpt", weights_only=True), rows.rows, save.files
+
+
+def timeless(value: Any) -> Any:
+    """A checkpoint without its clocks, tensors as bytes: equal exactly where the bits are."""
+    if isinstance(value, torch.Tensor):
+        return value.dtype, tuple(value.shape), value.numpy().tobytes()
+    if isinstance(value, dict):
+        return {k: timeless(v) for k, v in value.items() if k not in ("clocks", "time_elapsed")}
+    if isinstance(value, (list, tuple)):
+        return [timeless(v) for v in value]
+    return repr(value)
+
+
+def differing(a: Any, b: Any, path: str = "") -> list[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        return [d for k in dict.fromkeys([*a, *b]) for d in differing(a.get(k), b.get(k), f"{path}/{k}")]
+    return [] if a == b else [f"{path}: {str(a)[:80]} != {str(b)[:80]}"]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_save_point_continues_bit_for_bit(name: str, tmp_path: Path) -> None:
+    setting = SETTINGS[name]
+    end, rows, files = run(setting, tmp_path / "whole")
+    kinds = {f.stem.partition("-")[2] for f in files}
+    assert kinds == {"batch", "validation", "epoch"}
+    for file in files[:: SPARSE.get(name, 1)]:
+        resumed, tail, later = run(setting, tmp_path / file.stem, file)
+        assert not differing(timeless(end), timeless(resumed)), file.stem
+        assert tail == rows[len(rows) - len(tail) :], f"{file.stem}: the rows differ"
+        # The next file, too, is what it was; when the last one was saved, everything had been written.
+        if later:
+            first = torch.load(later[0], weights_only=True)
+            twin = torch.load(files[len(files) - len(later)], weights_only=True)
+            assert not differing(timeless(twin), timeless(first)), f"{file.stem}: the file after it differs"
+
+
+@pytest.mark.parametrize("name", ["epoch means, shuffling, dropout", "accumulate 4, val each 5, clip"])
+def test_no_row_is_lost_or_written_twice(name: str, tmp_path: Path) -> None:
+    setting = SETTINGS[name]
+    _, rows, files = run(setting, tmp_path / "whole")
+    lengths = [len(run(setting, tmp_path / f.stem, f)[1]) for f in files]
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[-1] <= 1 < len(rows)
+
+
+def test_a_run_may_be_interrupted_again_and_again(tmp_path: Path) -> None:
+    """Each resumed run hands over after one more batch; the last is what one run would have been."""
+    setting = SETTINGS["accumulate 4, val each 5, clip"]
+    end, _, files = run(setting, tmp_path / "whole")
+    file, hops = files[0], 0
+    while len(later := run(setting, tmp_path / f"hop{hops}", file)[2]) > 1:
+        file, hops = later[0], hops + 1
+    assert hops == len(files) - 2
+    last = run(setting, tmp_path / "end", file)[0]
+    assert not differing(timeless(end), timeless(last))
+
+
+def test_a_finished_run_has_nothing_left_to_do(tmp_path: Path) -> None:
+    setting = SETTINGS["epoch means, shuffling, dropout"]
+    end, _, _ = run(setting, tmp_path / "whole")
+    again, rows, files = run(setting, tmp_path / "again", tmp_path / "whole" / "last.ckpt")
+    assert not files and not rows
+    assert not differing(timeless(end)["state_dict"], timeless(again)["state_dict"])
+
+
+def test_the_random_state_before_fit_does_not_matter(tmp_path: Path) -> None:
+    setting = SETTINGS["epoch means, shuffling, dropout"]
+    _, _, files = run(setting, tmp_path / "whole")
+    ends = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        torch.rand(seed)
+        ends.append(timeless(run(setting, tmp_path / str(seed), files[7])[0]))
+    assert not differing(*ends)
