@@ -1,0 +1,215 @@
+"""What a checkpoint holds and how a run takes it back: Lightning's keys, and one of our own with the exact state.
+
+Lightning's files say which epoch and step a run was in. Ours also say how far each running mean had come, what the
+random state was, and which gradients were pending, so that a resumed run is the uninterrupted one, bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from fulgurite.callbacks.callback import Callback
+from fulgurite.core.saving import foreign_classes, plain_hparams
+from fulgurite.hooks import overrides
+from fulgurite.results import MetricSource
+from fulgurite.utilities.rank_zero import rank_zero_warn, warn_once
+from fulgurite.utilities.tree import apply_to_collection
+
+if TYPE_CHECKING:
+    from fulgurite.core.datamodule import LightningDataModule
+    from fulgurite.core.module import LightningModule
+    from fulgurite.run import Run
+    from fulgurite.trainer import Trainer
+
+LIGHTNING_VERSION = "2.6.6"  # whose files these can be read by, and which they resemble
+OURS = "fulgurite"
+
+
+# saving
+def dump(trainer: Trainer, run: Run, loops: Callable[[Run], dict[str, Any]], weights_only: bool) -> dict[str, Any]:
+    """The checkpoint of this moment. `loops` gives the counters in the shape that Lightning reads."""
+    module = run.module
+    checkpoint: dict[str, Any] = {
+        "epoch": trainer.current_epoch,
+        "global_step": trainer.global_step,
+        "pytorch-lightning_version": LIGHTNING_VERSION,
+        "state_dict": run.strategy.state_dict(),
+        "loops": loops(run),
+    }
+    if not weights_only:
+        checkpoint["callbacks"] = _callback_states(run)
+        checkpoint["optimizer_states"] = [optimizer.state_dict() for optimizer in trainer.optimizers]
+        checkpoint["lr_schedulers"] = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
+        if run.precision.scaler is not None:
+            checkpoint[run.precision.state_key] = run.precision.state_dict()
+        if run.training:
+            checkpoint[OURS] = _exact_state(run)
+    _add_hparams(checkpoint, module, trainer.datamodule)
+    if not weights_only:
+        if trainer.datamodule is not None and (state := trainer.datamodule.state_dict()):
+            checkpoint[type(trainer.datamodule).__qualname__] = state
+        for callback in run.callbacks:
+            if overrides(callback, "on_save_checkpoint", Callback):
+                callback.on_save_checkpoint(trainer, module, checkpoint)
+    module.on_save_checkpoint(checkpoint)
+    foreign = foreign_classes(checkpoint)
+    if foreign:
+        warn_once(
+            f"the checkpoint holds objects of {', '.join(foreign)}. It is saved as it is; loading it needs "
+            "weights_only=False or torch.serialization.add_safe_globals. Keep only plain values to avoid this: "
+            "save_hyperparameters(ignore=[...])."
+        )
+    return checkpoint
+
+
+def _callback_states(run: Run) -> dict[str, Any]:
+    return {callback.state_key: state for callback in run.callbacks if (state := callback.state_dict())}
+
+
+def _add_hparams(
+    checkpoint: dict[str, Any], module: LightningModule, datamodule: LightningDataModule | None
+) -> None:
+    for owner, prefix in ((module, ""), (datamodule, "datamodule_")):
+        if owner is None or not owner.hparams:
+            continue
+        name = "hyper_parameters"
+        checkpoint[f"{prefix}{name}"] = plain_hparams(owner.hparams)
+        checkpoint["datamodule_hparams_name" if prefix else "hparams_name"] = getattr(owner, "_hparams_name", None)
+
+
+def _exact_state(run: Run) -> dict[str, Any]:
+    done = run.progress
+    state: dict[str, Any] = {
+        "progress": done.state_dict(),
+        "rng": run.data.draw_state(),
+        "results": run.train_results.state_dict(),
+        "metrics": {
+            "callback": dict(run.trainer.callback_metrics),
+            "logged": dict(run.trainer.logged_metrics),
+            "bar": dict(run.metrics.bar),
+            "sources": {name: tuple(source) for name, source in run.metrics.sources.items()},
+        },
+        "metric_states": {name: _metric_state(metric) for name, metric in _metric_objects(run.module)},
+        "clocks": {"since_validation": time.monotonic() - run.validated_time},
+    }
+    if done.in_epoch and run.data.rng:
+        state["loader"] = run.data.state_dict()
+    in_window = not run.steps_after(done.batch) and done.batch > 0
+    if in_window or not run.module.automatic_optimization:
+        state["gradients"] = {
+            name: p.grad for name, p in run.module.named_parameters() if p.grad is not None
+        }
+    return apply_to_collection(state, Tensor, lambda t: t.detach())  # type: ignore[no-any-return]  # a dict in, a dict out
+
+
+def _metric_objects(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Metric objects the module holds, whatever library they come from: they know their defaults and reset."""
+    for name, part in module.named_modules():
+        if isinstance(getattr(part, "_defaults", None), dict) and hasattr(part, "update") and hasattr(part, "reset"):
+            yield name, part
+
+
+def _metric_state(metric: Any) -> dict[str, Any]:
+    values = {name: getattr(metric, name) for name in metric._defaults}
+    return {"values": values, "update_count": getattr(metric, "_update_count", 0)}
+
+
+# loading
+def load_weights(run: Run, checkpoint: dict[str, Any]) -> None:
+    """The module's weights, after the hooks that may look at the file first."""
+    module, trainer = run.module, run.trainer
+    datamodule = trainer.datamodule
+    if datamodule is not None and (state := checkpoint.get(type(datamodule).__qualname__)) is not None:
+        datamodule.load_state_dict(state)
+    module.on_load_checkpoint(checkpoint)
+    if "state_dict" not in checkpoint:
+        raise KeyError(
+            f"the checkpoint has no 'state_dict' (its keys: {', '.join(map(str, checkpoint))}): it is not a file that "
+            "a trainer saved. Load bare weights with model.load_state_dict(torch.load(path))."
+        )
+    run.strategy.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
+
+
+def load_callbacks(run: Run, checkpoint: dict[str, Any]) -> None:
+    """The state of each callback, found by its key, or by its class in old files."""
+    for callback in run.callbacks:
+        if overrides(callback, "on_load_checkpoint", Callback):
+            callback.on_load_checkpoint(run.trainer, run.module, checkpoint)
+    states = checkpoint.get("callbacks")
+    if not states:
+        return
+    known = {key: callback for callback in run.callbacks for key in (callback.state_key, type(callback))}
+    left = [str(key) for key in states if key not in known]
+    if left:
+        rank_zero_warn(
+            f"the checkpoint holds the state of callbacks that this trainer does not have: {', '.join(left)}. "
+            "Add them with the same arguments to go on as before."
+        )
+    for callback in run.callbacks:
+        state = states.get(callback.state_key, states.get(type(callback)))
+        if state is not None:
+            callback.load_state_dict(state)
+
+
+def load_training(run: Run, checkpoint: dict[str, Any], progress_of: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Everything besides weights: optimizers, schedulers, counters, and what makes the resume exact.
+
+    `progress_of` reads the counters of a file that Lightning wrote.
+    """
+    _load_optimizers(run, checkpoint)
+    if run.precision.scaler is not None and run.precision.state_key in checkpoint:
+        run.precision.load_state_dict(checkpoint[run.precision.state_key])
+    ours = checkpoint.get(OURS)
+    if ours is None:
+        run.progress.load_state_dict(progress_of(checkpoint))
+        return
+    run.progress.load_state_dict(ours["progress"])
+    run.data.load_state_dict(dict(ours.get("loader", {})))
+    for name, state in ours["metric_states"].items():
+        _load_metric(run, name, state)
+    run.train_results.load_state_dict(ours["results"])
+    metrics = ours["metrics"]
+    run.metrics.callback.update(metrics["callback"])
+    run.metrics.logged.update(metrics["logged"])
+    run.metrics.bar.update(metrics["bar"])
+    run.metrics.sources.update({name: MetricSource(*source) for name, source in metrics["sources"].items()})
+    run.validated_time = time.monotonic() - ours["clocks"]["since_validation"]
+    parameters = dict(run.module.named_parameters())
+    for name, gradient in ours.get("gradients", {}).items():
+        parameters[name].grad = gradient.to(parameters[name].device)
+    run.data.now = ours["rng"]
+
+
+def _load_optimizers(run: Run, checkpoint: dict[str, Any]) -> None:
+    states = checkpoint.get("optimizer_states")
+    if states is None:
+        raise KeyError(
+            "the checkpoint holds weights only (save_weights_only=True), so a fit cannot go on from it. Load the "
+            "weights with YourModule.load_from_checkpoint(path) and start a new fit."
+        )
+    optimizers = run.trainer.optimizers
+    if len(states) != len(optimizers):
+        raise ValueError(
+            f"the checkpoint holds the state of {len(states)} optimizers, and configure_optimizers returned "
+            f"{len(optimizers)}. Resume with the same configure_optimizers."
+        )
+    for optimizer, state in zip(optimizers, states, strict=True):
+        optimizer.load_state_dict(state)
+    for config, state in zip(run.schedulers, checkpoint.get("lr_schedulers", ()), strict=False):
+        config.scheduler.load_state_dict(state)
+
+
+def _load_metric(run: Run, name: str, state: dict[str, Any]) -> None:
+    metric = dict(run.module.named_modules()).get(name)
+    if metric is None:
+        return  # the module has other metrics now; the epoch's value of a new one begins here
+    device = run.device
+    for key, value in state["values"].items():
+        setattr(metric, key, apply_to_collection(value, Tensor, lambda t: t.to(device)))
+    if hasattr(metric, "_update_count"):
+        metric._update_count = state["update_count"]
+

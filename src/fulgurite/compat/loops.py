@@ -1,0 +1,210 @@
+"""Lightning's loops as they show in checkpoints and as attributes of the trainer: views of our counters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fulgurite.run import Run
+    from fulgurite.trainer import Trainer
+
+
+# checkpoints
+def loops_of(run: Run) -> dict[str, Any]:
+    """The counters in the shape of Lightning's `checkpoint["loops"]`, so that it can resume from our files."""
+    done, manual = run.progress, not run.module.automatic_optimization
+    epochs = done.epoch + int(done.epoch_closed)
+    optimizer_steps = _counter(done.global_step, 0, ("ready", "completed"))
+    full = ("ready", "started", "processed", "completed")
+    return {
+        "fit_loop": {
+            "state_dict": {},
+            "epoch_loop.state_dict": {"_batches_that_stepped": run.batches_that_stepped},
+            "epoch_loop.batch_progress": {
+                **_counter(done.total_batch, done.batch, full),
+                "is_last_batch": done.is_last_batch,
+            },
+            "epoch_loop.scheduler_progress": _counter(0, 0, ("ready", "completed")),
+            "epoch_loop.automatic_optimization.state_dict": {},
+            "epoch_loop.automatic_optimization.optim_progress": {
+                "optimizer": {
+                    "step": _counter(0 if manual else done.global_step, 0, ("ready", "completed"))
+                    if manual
+                    else optimizer_steps,
+                    "zero_grad": _counter(0, 0, ("ready", "started", "completed")),
+                }
+            },
+            "epoch_loop.manual_optimization.state_dict": {},
+            "epoch_loop.manual_optimization.optim_step_progress": _counter(
+                done.global_step if manual else 0, 0, ("ready", "completed")
+            ),
+            "epoch_loop.val_loop.state_dict": {},
+            "epoch_loop.val_loop.batch_progress": {**_counter(0, 0, full), "is_last_batch": False},
+            "epoch_progress": {
+                "total": dict.fromkeys(full, epochs)
+                | {"ready": done.epoch + 1 if done.in_epoch else epochs, "started": done.epoch + int(done.in_epoch)},
+                "current": dict.fromkeys(full, epochs)
+                | {"ready": done.epoch + 1 if done.in_epoch else epochs, "started": done.epoch + int(done.in_epoch)},
+            },
+        },
+        **{
+            f"{name}_loop": {
+                "state_dict": {},
+                "batch_progress": {**_counter(0, 0, full), "is_last_batch": False},
+            }
+            for name in ("validate", "test")
+        },
+        "predict_loop": {"state_dict": {}, "batch_progress": _counter(0, 0, full)},
+    }
+
+
+def _counter(total: int, current: int, names: tuple[str, ...]) -> dict[str, Any]:
+    return {"total": dict.fromkeys(names, total), "current": dict.fromkeys(names, current)}
+
+
+def progress_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Our counters, read from a checkpoint that Lightning wrote (or an old one, without loops)."""
+    loop = checkpoint.get("loops", {}).get("fit_loop")
+    step = int(checkpoint.get("global_step", 0))
+    if loop is None:
+        epoch = int(checkpoint.get("epoch", 0))
+        return {"epoch": epoch, "global_step": step}
+    batches = loop["epoch_loop.batch_progress"]
+    epochs = loop["epoch_progress"]["current"]
+    in_epoch = epochs["started"] > epochs["completed"] or epochs["processed"] > epochs["completed"]
+    closed = epochs["processed"] > epochs["completed"]
+    last = bool(batches.get("is_last_batch", False))
+    # a file saved at a batch's end has counted that batch as processed, not yet as completed
+    current = max(batches["current"]["completed"], batches["current"]["processed"])
+    total = max(batches["total"]["completed"], batches["total"]["processed"])
+    return {
+        "epoch": epochs["completed"],
+        "batch": current if in_epoch else 0,
+        "total_batch": total,
+        "global_step": step,
+        "validated_at": total if last and in_epoch else 0,
+        "plateau_at": total if in_epoch else 0,
+        "is_last_batch": last and in_epoch,
+        "epoch_closed": closed or (last and in_epoch),
+    }
+
+
+# attributes
+class _Counts:
+    """One of Lightning's progress trackers, read from ours."""
+
+    def __init__(self, value: int) -> None:
+        self.ready = self.started = self.processed = self.completed = value
+
+
+class _TotalAndCurrent:
+    def __init__(self, total: int, current: int) -> None:
+        self.total, self.current = _Counts(total), _Counts(current)
+
+
+class _DataSource:
+    def __init__(self, trainer: Trainer, stage: str) -> None:
+        self._trainer, self._stage = trainer, stage
+
+    def is_defined(self) -> bool:
+        return self._trainer._source_of(self._stage) is not None
+
+
+class EvaluationLoopView:
+    """`trainer.validate_loop` and its siblings."""
+
+    def __init__(self, trainer: Trainer, stage: str) -> None:
+        self._trainer, self._stage = trainer, stage
+        self._data_source = _DataSource(trainer, stage)
+        self.restarting = False
+
+    @property
+    def max_batches(self) -> list[int | float]:
+        run = self._trainer._run
+        return run.data.limits.get(self._stage, []) if run is not None else []
+
+    @property
+    def num_dataloaders(self) -> int:
+        return len(self.max_batches)
+
+
+class EpochLoopView:
+    """`trainer.fit_loop.epoch_loop`."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self.val_loop = EvaluationLoopView(trainer, "validation")
+        self.restarting = False
+
+    @property
+    def global_step(self) -> int:
+        return self._trainer.global_step
+
+    @property
+    def batch_idx(self) -> int:
+        return self._trainer.progress.batch - 1
+
+    @property
+    def total_batch_idx(self) -> int:
+        return self._trainer.progress.total_batch - 1
+
+    @property
+    def batch_progress(self) -> _TotalAndCurrent:
+        done = self._trainer.progress
+        return _TotalAndCurrent(done.total_batch, done.batch)
+
+    @property
+    def _batches_that_stepped(self) -> int:
+        return self._trainer.batches_that_stepped
+
+    @property
+    def max_steps(self) -> int:
+        return self._trainer.max_steps
+
+    @max_steps.setter
+    def max_steps(self, value: int) -> None:
+        self._trainer.max_steps = value
+
+
+class FitLoopView:
+    """`trainer.fit_loop`."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self.epoch_loop = EpochLoopView(trainer)
+        self._data_source = _DataSource(trainer, "train")
+        self.restarting = False
+
+    @property
+    def epoch_progress(self) -> _TotalAndCurrent:
+        epoch = self._trainer.progress.epoch
+        return _TotalAndCurrent(epoch, epoch)
+
+    @property
+    def total_batch_idx(self) -> int:
+        return self.epoch_loop.total_batch_idx
+
+    @property
+    def batch_idx(self) -> int:
+        return self.epoch_loop.batch_idx
+
+    @property
+    def max_batches(self) -> int | float:
+        return self._trainer.num_training_batches
+
+    @property
+    def done(self) -> bool:
+        run = self._trainer._run
+        return run is not None and run.training and run.finished()
+
+    def state_dict(self) -> dict[str, Any]:
+        run = self._trainer._run
+        return {} if run is None else dict(loops_of(run)["fit_loop"])
+
+    def _limit(name: str) -> property:  # type: ignore[misc]  # builds the four properties below
+        return property(
+            lambda self: getattr(self._trainer, name), lambda self, value: setattr(self._trainer, name, value)
+        )
+
+    max_epochs, min_epochs, max_steps, min_steps = map(_limit, ("max_epochs", "min_epochs", "max_steps", "min_steps"))
+

@@ -1,0 +1,577 @@
+"""From loaders to batches: limits, looking ahead for the last batch, transfer to the device, exact resume.
+
+A training loop must know its last batch before it ends, for the last step of an epoch takes whatever window it has.
+torch's own samplers say their length truly and are believed. Any other map-style loader is looked ahead in batch
+*indices*, so no item is loaded early; anything else is looked ahead by one batch.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+import os
+import random
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+
+from fulgurite.utilities.combined_loader import CombinedLoader
+from fulgurite.utilities.data import sized_len
+from fulgurite.utilities.exceptions import MisconfigurationException
+from fulgurite.utilities.rank_zero import rank_zero_warn
+from fulgurite.utilities.seed import collect_rng_state, pl_worker_init_function, restore_rng_state
+
+if TYPE_CHECKING:
+    from fulgurite.run import Run
+
+_TRUE_LENGTHS = (SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
+_END = object()
+Limit = int | float
+Batches = Iterator[tuple[Any, bool]]
+
+
+class DataFlow:
+    """The data of one run: where each stage's loaders come from, and the batches made of them."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self._ahead: deque[bool] | None = None  # what a sampler that looks ahead says of the batches to come
+        self.train: Any = None  # one iterable: the loader, or a CombinedLoader of several
+        self.evaluation: dict[str, list[Any]] = {}  # the loaders of a stage, flattened
+        self.given: dict[str, Any] = {}  # as the user gave them, for trainer.train_dataloader and its siblings
+        self.train_batches_count: int | float = 0
+        self.limits: dict[str, list[int | float]] = {}
+        self.reloaded_at = -1
+        self._first: Iterator[Any] | None = None
+        self.now: dict[str, Any] | None = None  # the random state of the save, to walk on with
+        self._loader_state: dict[str, Any] | None = None  # of a loader that keeps its own position
+        self.rng: dict[str, Any] = {}  # when this epoch's loader was opened, and before its first batch
+
+    # opening
+    def open(self) -> None:
+        """Load what fit needs; the first epoch's iterator too, before any hook of training may draw numbers."""
+        run = self.run
+        if self.train is None:
+            self.open_train()
+        if run.validates_in_epoch(run.progress.epoch) and "validation" not in self.evaluation:
+            self.open_evaluation("validation")
+        if self.train_batches_count and not run.finished() and not run.progress.in_epoch:
+            if self.now is not None:
+                self.restore_draws(self.now)
+                self.now = None
+            self._first = self._fresh(run.progress.epoch)
+
+    def open_train(self) -> None:
+        run, limit = self.run, self.run.trainer.limit_train_batches
+        if limit == 0:
+            self.train_batches_count = 0
+            return
+        self.given["train"] = loaders = run.load("train")
+        _refuse_batches(loaders, "train_dataloaders")
+        self.train = self._prepare(loaders, "train")
+        count = sized_len(self.train)
+        if count == 0:
+            raise ValueError(
+                "the training loader has no batches (its length is 0). Check the data set's size, batch_size with "
+                "drop_last=True, or write limit_train_batches=0 to skip training."
+            )
+        self.train_batches_count = limited(count, limit, "limit_train_batches")
+        self.reloaded_at = run.progress.epoch
+        run.set_validation_interval()
+
+    def open_evaluation(self, stage: str) -> bool:
+        """Load the loaders of "validation", "test" or "predict"; whether there is anything to evaluate."""
+        run = self.run
+        name = {"validation": "val"}.get(stage, stage)
+        limit = getattr(run.trainer, f"limit_{name}_batches")
+        if limit == 0 or not run.has_loader(stage):
+            self.evaluation[stage], self.limits[stage] = [], []
+            return False
+        self.given[stage] = loaders = run.load(stage)
+        _refuse_batches(loaders, f"{name}_dataloaders" if stage != "validation" else "val_dataloaders")
+        flat = self._prepare(loaders, stage)
+        self.evaluation[stage] = flat
+        self.limits[stage] = [limited(sized_len(loader), limit, f"limit_{name}_batches") for loader in flat]
+        if not any(self.limits[stage]):
+            rank_zero_warn(f"the {stage} loaders have no batches, so {stage} is skipped.")
+        run.check_dataloader_idx(stage)
+        return any(n > 0 for n in self.limits[stage])
+
+    def _prepare(self, loaders: Any, stage: str) -> Any:
+        training = stage == "train"
+        if isinstance(loaders, CombinedLoader):
+            combined = loaders
+        elif isinstance(loaders, (list, tuple, Mapping)):
+            combined = CombinedLoader(loaders, mode="max_size_cycle" if training else "sequential")
+        else:
+            loader = self._prepared(loaders, stage)
+            return loader if training else [loader]
+        combined.flattened = [self._prepared(loader, stage) for loader in combined.flattened]
+        if training:
+            return combined
+        return list(combined.flattened) if combined.mode == "sequential" else [_Collections(combined)]
+
+    def _prepared(self, loader: Any, stage: str) -> Any:
+        if not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__"):
+            raise TypeError(
+                f"a {stage} loader must be iterable, but {loader!r:.80} of type {type(loader).__name__} is not. Pass a "
+                "DataLoader, any iterable of batches, or a list or dictionary of these."
+            )
+        if not isinstance(loader, DataLoader):
+            return loader
+        if self.run.trainer.overfit_batches and not isinstance(loader.sampler, SequentialSampler):
+            loader = _in_order(loader, stage)
+        if os.environ.get("PL_SEED_WORKERS", "0") == "1" and loader.worker_init_fn is None:
+            loader.worker_init_fn = functools.partial(pl_worker_init_function, rank=self.run.strategy.global_rank)
+        return loader
+
+    def reload_if_due(self) -> None:
+        """Ask for the loaders again every `reload_dataloaders_every_n_epochs` epochs."""
+        n, epoch = self.run.trainer.reload_dataloaders_every_n_epochs, self.run.progress.epoch
+        if n and self.train is not None and epoch - self.reloaded_at >= n:
+            self.open_train()
+            self.evaluation.pop("validation", None)
+
+    def open_for_validation(self) -> bool:
+        """Have validation loaders, loading them where that has not happened yet or they are to be reloaded."""
+        if "validation" not in self.evaluation:
+            return self.open_evaluation("validation")
+        return any(n > 0 for n in self.limits["validation"])
+
+    # training
+    def train_batches(self, epoch: int, skip: int = 0) -> Batches:
+        """The batches of an epoch, each with whether it is the last; the loader is opened by this call.
+
+        `skip` batches are done already: a resumed epoch replays the random draws that chose them.
+        """
+        if skip:
+            batches = self._resumed(epoch, skip)
+        elif self.run.progress.epoch_closed:
+            batches = iter(())
+        else:
+            opened, self._first = self._first if self._first is not None else self._fresh(epoch), None
+            batches = self._with_last(opened)
+        return self._delivered(batches)
+
+    def _fresh(self, epoch: int) -> Iterator[Any]:
+        set_epoch(self.train, epoch)
+        self.rng = {"open": self.draw_state()}  # a sampler draws its seed here, or at the first batch: two states
+        return self._iterator(self.train)
+
+    def _iterator(self, loader: Any) -> Iterator[Any]:
+        self._ahead = None
+        if isinstance(loader, CombinedLoader):
+            return (batch for batch, _, _ in loader)
+        if _looks_ahead_in_indices(loader):
+            self._ahead = deque()
+            loader = _with_batch_sampler(loader, _LookingAhead(loader.batch_sampler, self._ahead))
+        return iter(loader)
+
+    def _with_last(self, batches: Iterator[Any], done: int = 0) -> Batches:
+        limit = self.train_batches_count
+        self.rng["first"] = self.draw_state()
+        if self._ahead is not None:
+            return self._told_by_sampler(batches, done)
+        if not math.isinf(limit) and (_true_length(self.train) or _is_stateful(self.train)):
+            return self._counted(batches, int(limit), done)
+        return _one_ahead(islice(batches, None if math.isinf(limit) else int(limit) - done))
+
+    def _told_by_sampler(self, batches: Iterator[Any], done: int) -> Batches:
+        assert self._ahead is not None
+        ahead, limit = self._ahead, self.train_batches_count
+        i = done
+        for batch in batches:
+            i += 1
+            yield batch, ahead.popleft() or i >= limit
+            if i >= limit:
+                return
+        if i == 0:
+            raise _no_batch()
+
+    def _counted(self, batches: Iterator[Any], count: int, done: int) -> Batches:
+        for i in range(done + 1, count + 1):
+            try:
+                batch = next(batches)
+            except StopIteration as stop:
+                raise RuntimeError(_ended_early(stop, i - 1, count)) from stop
+            yield batch, i == count
+
+    def _delivered(self, batches: Batches) -> Batches:
+        run, results, transfer = self.run, self.run.results, self.run.transfer
+        fetch = batches.__next__ if run.profiler is None else run.profiled_fetch(batches.__next__)
+        while True:
+            run.raise_signal()
+            try:
+                batch, last = fetch()
+            except StopIteration:
+                return
+            if transfer is not None:
+                batch = transfer(batch, 0)
+            results.batch, results.batch_size = batch, None
+            yield batch, last
+
+    # exact resume
+    def _resumed(self, epoch: int, skip: int) -> Batches:
+        """The rest of an epoch of which `skip` batches are done, as it would have gone on."""
+        now, saved = self.now or self.draw_state(), self.rng
+        self.now = None
+        if self.run.progress.is_last_batch:
+            self.restore_draws(now)
+            return iter(())
+        set_epoch(self.train, epoch)
+        if _is_stateful(self.train) and self._loader_state is not None:
+            self.train.load_state_dict(self._loader_state)
+            following = self._with_last(self._iterator(self.train), skip)
+            self.restore_draws(now)
+            return following
+        if not saved:
+            raise ValueError(
+                "this checkpoint was saved in mid-epoch and holds no random state of its data loader, so the rest of "
+                "that epoch cannot be told. Resume from a checkpoint of an epoch's end."
+            )
+        self.restore_draws(saved["open"])
+        if _skips_in_sampler(self.train):  # the skipped items are not even loaded
+            batches, indices = self._iterator_and_indices(self.train)
+            self.restore_draws(saved["first"])
+            for _ in range(skip):
+                next(indices)
+                if self._ahead is not None:
+                    self._ahead.popleft()
+            following = self._with_last(batches, skip)
+        else:
+            batches = self._iterator(self.train)
+            self.restore_draws(saved["first"])
+            following = self._with_last(batches)
+            for _ in range(skip):
+                next(following)
+        self.rng = saved
+        self.restore_draws(now)
+        return following
+
+    def _iterator_and_indices(self, loader: DataLoader[Any]) -> tuple[Iterator[Any], Iterator[Any]]:
+        """The loader's iterator, and the iterator of index batches that feeds it."""
+        sampler, self._ahead = loader.batch_sampler, None
+        if not _true_length(loader):
+            self._ahead = deque()
+            sampler = _LookingAhead(sampler, self._ahead)
+        shared = _Shared(sampler)
+        return iter(_with_batch_sampler(loader, shared)), shared.indices
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint in mid-epoch needs to open this epoch's loader again."""
+        state = dict(self.rng)
+        if _is_stateful(self.train):
+            state["loader"] = self.train.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._loader_state = state.pop("loader", None)
+        self.rng = state
+
+    def draw_state(self) -> dict[str, Any]:
+        """Every random state that the rest of the run depends on."""
+        own = [_generator_state(g) for g in _generators(self.train)]
+        return {**collect_rng_state(), **({"generators": own} if own else {})}
+
+    def restore_draws(self, state: dict[str, Any]) -> None:
+        restore_rng_state(state)
+        for generator, saved in zip(_generators(self.train), state.get("generators", ()), strict=False):
+            _restore_generator(generator, saved)
+
+    # evaluation
+    def eval_batches(self, stage: str, limit: int | float) -> Iterator[tuple[Any, ...]]:
+        """(batch, i), or (batch, i, k) with several loaders; at most `limit` of each."""
+        run = self.run
+        results, transfer, loaders = run.results, run.transfer, self.evaluation[stage]
+        several = len(loaders) > 1
+        seen = run.progress.eval_batches.setdefault(stage, [0] * len(loaders))
+        for k, loader in enumerate(loaders):
+            count = min(limit, self.limits[stage][k])
+            if not count:
+                continue
+            results.loader = k if several else None
+            set_epoch(loader, run.progress.epoch)
+            i = -1
+            for i, batch in enumerate(islice(loader, None if math.isinf(count) else int(count))):
+                run.raise_signal()
+                if transfer is not None:
+                    batch = transfer(batch, k)
+                results.batch, results.batch_size = batch, None
+                yield (batch, i, k) if several else (batch, i)
+                results.publish_eval_step(seen[k])
+                seen[k] += 1
+            if not math.isinf(count) and i + 1 < count and _true_length(loader):
+                raise RuntimeError(_ended_early(None, i + 1, int(count), stage))
+        results.loader = None
+        results.at_end = True
+
+
+# limits
+def limited(count: int | None, limit: Limit, name: str) -> int | float:
+    """How many of `count` batches (None: unknown) a `limit_*` argument leaves; inf when it cannot be known."""
+    if isinstance(limit, int):
+        return limit if count is None else min(count, limit)
+    if limit == 1.0:
+        return math.inf if count is None else count
+    if count is None:
+        raise MisconfigurationException(
+            f"{name}={limit} is a fraction, and the loader has no length to take it of. "
+            "Use a whole number of batches, or 1.0 for all."
+        )
+    batches = int(count * limit)
+    if count and not batches:
+        raise MisconfigurationException(
+            f"{name}={limit} of {count} batches rounds to 0 batches. Use at least {name}={1 / count:.3g}, a whole "
+            f"number of batches such as {name}=1, or 0 to switch it off."
+        )
+    return batches
+
+
+def _refuse_batches(loaders: Any, argument: str) -> None:
+    """A list is a collection of loaders; a list of batches would be taken for many tiny loaders."""
+    if not isinstance(loaders, (list, tuple)) or not loaders:
+        return
+    parts = [x for first in loaders[:1] for x in (first if isinstance(first, (tuple, list)) else [first])]
+    parts = [x for part in parts for x in (part.values() if isinstance(part, Mapping) else [part])]
+    if parts and all(isinstance(part, Tensor) for part in parts):
+        raise TypeError(
+            f"{argument} is a list of batches, and a list means several loaders, each yielding batches. Wrap it in a "
+            "DataLoader: DataLoader(batches, batch_size=None)."
+        )
+
+
+# what kind of loader
+def _true_length(loader: Any) -> bool:
+    """Whether `len(loader)` is what torch computed from samplers of its own."""
+    if isinstance(loader, CombinedLoader):
+        return all(_true_length(part) for part in loader.flattened)
+    if type(loader) is not DataLoader:
+        return isinstance(loader, (list, tuple))
+    if isinstance(loader.dataset, IterableDataset):
+        return False
+    own_batches = loader.batch_sampler is None or type(loader.batch_sampler) is BatchSampler
+    return own_batches and type(loader.sampler) in _TRUE_LENGTHS
+
+
+def _looks_ahead_in_indices(loader: Any) -> bool:
+    return (
+        isinstance(loader, DataLoader)
+        and type(loader).__iter__ is DataLoader.__iter__
+        and not isinstance(loader.dataset, IterableDataset)
+        and loader.batch_sampler is not None
+        and not _true_length(loader)
+        and not _is_stateful(loader)
+    )
+
+
+def _skips_in_sampler(loader: Any) -> bool:
+    """Workers draw random numbers of their own while loading, so skipping without loading is for this process only."""
+    return (
+        isinstance(loader, DataLoader)
+        and type(loader).__iter__ is DataLoader.__iter__
+        and not isinstance(loader.dataset, IterableDataset)
+        and loader.batch_sampler is not None
+        and loader.num_workers == 0
+    )
+
+
+def _is_stateful(loader: Any) -> bool:
+    return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict") and not isinstance(loader, CombinedLoader)
+
+
+class _LookingAhead(Sampler[Any]):
+    """Yields a batch sampler's batches of indices, noting of each whether another follows."""
+
+    def __init__(self, sampler: Any, is_last: deque[bool]) -> None:
+        self.sampler, self.is_last = sampler, is_last
+
+    def __iter__(self) -> Iterator[Any]:
+        indices = iter(self.sampler)
+        current = next(indices, _END)
+        while current is not _END:
+            following = next(indices, _END)
+            self.is_last.append(following is _END)
+            yield current
+            current = following
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+
+class _Shared(Sampler[Any]):
+    """A batch sampler whose iterator can be moved on from outside."""
+
+    def __init__(self, sampler: Any) -> None:
+        self.sampler = sampler
+
+    def __iter__(self) -> Iterator[Any]:
+        self.indices = iter(self.sampler)
+        return self.indices
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+
+class _Collections:
+    """Evaluation over a CombinedLoader that gives collections of batches: one loader whose batch is a collection."""
+
+    def __init__(self, combined: CombinedLoader) -> None:
+        self.combined = combined
+
+    def __iter__(self) -> Iterator[Any]:
+        return (batch for batch, _, _ in self.combined)
+
+    def __len__(self) -> int:
+        return len(self.combined)
+
+
+def _with_batch_sampler(loader: DataLoader[Any], batch_sampler: Any) -> DataLoader[Any]:
+    """A twin of the loader, sharing data set and workers' settings; DataLoader forbids assigning its sampler."""
+    twin = copy.copy(loader)
+    twin.__dict__["batch_sampler"] = batch_sampler
+    return twin
+
+
+def _in_order(loader: DataLoader[Any], stage: str) -> DataLoader[Any]:
+    rank_zero_warn(
+        f"overfit_batches: the {stage} loader's {type(loader.sampler).__name__} is replaced by a SequentialSampler, "
+        "so that every epoch sees the same batches."
+    )
+    twin = copy.copy(loader)
+    sampler = SequentialSampler(loader.dataset)  # type: ignore[arg-type]  # map-style: an IterableDataset has no sampler
+    twin.__dict__["sampler"] = sampler
+    if loader.batch_sampler is not None:
+        if loader.batch_size is None:
+            raise MisconfigurationException(
+                "overfit_batches needs batches in a fixed order, and this loader's batch_sampler is its own. "
+                "Pass a loader without it, or use limit_train_batches."
+            )
+        twin.__dict__["batch_sampler"] = BatchSampler(sampler, loader.batch_size, loader.drop_last)
+    return twin
+
+
+def set_epoch(loader: Any, epoch: int) -> None:
+    """Tell samplers and data sets that shuffle by epoch which one it is."""
+    for part in loader.flattened if isinstance(loader, CombinedLoader) else [loader]:
+        batch_sampler = getattr(part, "batch_sampler", None)
+        candidates = [getattr(part, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)]
+        for sampler in {id(c): c for c in candidates}.values():
+            setter = getattr(sampler, "set_epoch", None)
+            if callable(setter):
+                setter(epoch)
+
+
+# random generators of the user's own
+def _generators(loader: Any) -> list[Any]:
+    """Generators that loaders, samplers and data sets hold, in a fixed order: each draws apart from the global one."""
+    found: dict[int, Any] = {}
+    for part in loader.flattened if isinstance(loader, CombinedLoader) else [loader]:
+        batch_sampler = getattr(part, "batch_sampler", None)
+        owners = [part, getattr(part, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)]
+        owners.append(getattr(part, "dataset", None))
+        for owner in owners:
+            for value in getattr(owner, "__dict__", {}).values():
+                if isinstance(value, (torch.Generator, random.Random)) or type(value).__module__.startswith(
+                    "numpy.random"
+                ):
+                    found.setdefault(id(value), value)
+    return list(found.values())
+
+
+def _generator_state(generator: Any) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    source = getattr(generator, "bit_generator", generator)
+    return source.state if hasattr(source, "state") else source.get_state(legacy=False)
+
+
+def _restore_generator(generator: Any, state: Any) -> None:
+    if isinstance(generator, torch.Generator):
+        generator.set_state(state)
+    elif isinstance(generator, random.Random):
+        version, internal, gauss = state
+        generator.setstate((version, tuple(internal), gauss))
+    else:
+        source = getattr(generator, "bit_generator", generator)
+        if hasattr(source, "state"):
+            source.state = state
+        else:
+            source.set_state(state)
+
+
+# looking ahead, and what goes wrong
+def _one_ahead(batches: Iterator[Any]) -> Batches:
+    current = next(batches, _END)
+    if current is _END:
+        raise _no_batch()
+    while current is not _END:
+        following = next(batches, _END)
+        yield current, following is _END
+        current = following
+
+
+def _no_batch() -> ValueError:
+    return ValueError(
+        "the training loader yields no batch. An iterable that can be walked once only is empty the second time: "
+        "pass an object whose __iter__ starts anew."
+    )
+
+
+def _ended_early(stop: StopIteration | None, done: int, count: int, stage: str = "training") -> str:
+    where = ""
+    if stop is not None and (frames := traceback.extract_tb(stop.__traceback__)):
+        where = f" The last line to run was {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}"
+    return (
+        f"the {stage} loader ended after {done} of {count} batches. A StopIteration raised by the data set or its "
+        f"collate function looks like the end of the data; raise another exception, or mend the length.{where}"
+    )
+
+
+def own_transfer(run: Run) -> Callable[[Any, int], Any] | None:
+    """Everything that happens to a batch between loader and step, as one function; None where nothing does."""
+    steps: list[Callable[[Any, int], Any]] = []
+    if run.precision.casts_inputs:
+        steps.append(lambda batch, k: run.precision.convert_input(batch))
+    before, transfer, after = (
+        run.data_hook(name)
+        for name in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+    )
+    if before:
+        steps.append(before)
+    if transfer:
+        own = transfer
+        steps.append(lambda batch, k: own(batch, run.device, k))
+    elif run.device.type != "cpu":
+        steps.append(lambda batch, k: run.strategy.batch_to_device(batch))
+    if after:
+        steps.append(after)
+    if not steps:
+        return None
+    if len(steps) == 1:
+        return steps[0]
+
+    def all_steps(batch: Any, loader: int) -> Any:
+        for step in steps:
+            batch = step(batch, loader)
+        return batch
+
+    return all_steps
+

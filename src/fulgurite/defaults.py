@@ -1,0 +1,374 @@
+"""From the trainer's arguments to what it works with: values checked, defaults filled, callbacks and loggers made."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from fulgurite.callbacks.callback import Callback
+from fulgurite.callbacks.checkpoint import Checkpoint
+from fulgurite.hooks import overrides
+from fulgurite.machine.devices import Devices
+from fulgurite.machine.precision import Precision
+from fulgurite.machine.strategy import SingleDeviceStrategy, Strategy, TorchCheckpointIO
+from fulgurite.states import TrainerFn
+from fulgurite.utilities.exceptions import MisconfigurationException
+from fulgurite.utilities.rank_zero import rank_zero_info, rank_zero_warn
+
+if TYPE_CHECKING:
+    from fulgurite.loggers.logger import Logger
+    from fulgurite.profilers.profiler import Profiler
+    from fulgurite.trainer import Trainer
+
+T = TypeVar("T")
+Limit = int | float
+
+
+@dataclass
+class Flags:
+    """The arguments that depend on one another, resolved."""
+
+    max_epochs: int
+    min_epochs: int | None
+    max_steps: int
+    limit_train_batches: Limit
+    limit_val_batches: Limit
+    limit_test_batches: Limit
+    limit_predict_batches: Limit
+    val_check_interval: Limit
+    val_check_seconds: float | None
+    check_val_every_n_epoch: int | None
+    num_sanity_val_steps: Limit
+    log_every_n_steps: int
+    logger: Any
+    enable_checkpointing: bool
+    enable_progress_bar: bool
+    enable_model_summary: bool
+    plugins: list[Any]
+
+    def plugin(self, kind: type[T]) -> T | None:
+        return next((plugin for plugin in self.plugins if isinstance(plugin, kind)), None)
+
+
+def duration(value: str | timedelta | dict[str, int], argument: str) -> timedelta:
+    """A time given as "DD:HH:MM:SS", a timedelta, or a dictionary of its arguments."""
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, dict):
+        return timedelta(**value)
+    parts = value.strip().split(":")
+    if len(parts) != 4 or not all(part.isdigit() for part in parts):
+        raise MisconfigurationException(
+            f"{argument}={value!r} is not a time. Write 'DD:HH:MM:SS' such as '00:00:30:00', a timedelta, "
+            "or a dictionary such as {'minutes': 30}."
+        )
+    days, hours, minutes, seconds = map(int, parts)
+    return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+
+
+def checked_flags(given: dict[str, Any]) -> Flags:
+    """Check each argument by itself and against the others; fill what depends on others."""
+    _check_numbers(given)
+    fast = given["fast_dev_run"]
+    n = int(fast)
+    barebones = given["barebones"]
+    if barebones:
+        _check_barebones(given)
+    interval, seconds = given["val_check_interval"], None
+    if isinstance(interval, (str, timedelta, dict)):
+        seconds = duration(interval, "val_check_interval").total_seconds()
+        interval = 1.0
+    interval = 1.0 if interval is None else interval
+    every_n_epoch = given["check_val_every_n_epoch"]
+    if every_n_epoch is None and isinstance(interval, float) and seconds is None:
+        raise MisconfigurationException(
+            f"check_val_every_n_epoch=None counts batches across epochs, so val_check_interval={interval} must be a "
+            "whole number of batches, or a time."
+        )
+    max_epochs, min_epochs, max_steps = given["max_epochs"], given["min_epochs"], given["max_steps"]
+    if max_epochs is None:
+        unlimited = max_steps != -1 or given["max_time"] is not None
+        max_epochs = -1 if unlimited else 1000
+    if min_epochs is None:
+        min_epochs = 1 if given["min_steps"] is not None else 0
+    limits = {name: given[name] for name in given if name.startswith("limit_")}
+    limits = {name: 1.0 if limit is None else limit for name, limit in limits.items()}
+    if given["overfit_batches"]:
+        limits["limit_train_batches"] = limits["limit_val_batches"] = given["overfit_batches"]
+    sanity = 2 if given["num_sanity_val_steps"] is None else given["num_sanity_val_steps"]
+    log_every = 50 if given["log_every_n_steps"] is None else given["log_every_n_steps"]
+    logger = True if given["logger"] is None else given["logger"]
+    if fast:
+        max_epochs, max_steps, sanity, interval, seconds, every_n_epoch = 1, n, 0, 1.0, None, 1
+        limits = dict.fromkeys(limits, n)
+        rank_zero_info(f"fast_dev_run: {n} batch{'es' * (n != 1)} of each stage, no loggers, no checkpoints.")
+    if barebones:
+        logger, log_every, sanity = False, 0, 0
+    plugins = given["plugins"]
+    plugins = [] if plugins is None else list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
+    flags = Flags(
+        max_epochs=max_epochs,
+        min_epochs=min_epochs,
+        max_steps=max_steps,
+        **limits,
+        val_check_interval=interval,
+        val_check_seconds=seconds,
+        check_val_every_n_epoch=every_n_epoch,
+        num_sanity_val_steps=float("inf") if sanity == -1 else sanity,
+        log_every_n_steps=log_every,
+        logger=logger,
+        enable_checkpointing=_switch(given["enable_checkpointing"], not barebones),
+        enable_progress_bar=_switch(given["enable_progress_bar"], not barebones),
+        enable_model_summary=_switch(given["enable_model_summary"], not barebones),
+        plugins=plugins,
+    )
+    _check_plugins(flags, given)
+    return flags
+
+
+def _switch(given: bool | None, default: bool) -> bool:
+    return default if given is None else given
+
+
+def _check_numbers(given: dict[str, Any]) -> None:
+    for name in ("max_epochs", "max_steps"):
+        if given[name] is not None and given[name] < -1:
+            raise MisconfigurationException(f"{name}={given[name]}: it is a number of 0 or more, or -1 for no limit.")
+    fast = given["fast_dev_run"]
+    if not isinstance(fast, (bool, int)) or fast < 0:
+        raise MisconfigurationException(f"fast_dev_run={fast!r} is not True, False, or a number of batches.")
+    for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"):
+        limit = given[name]
+        given[name] = None if limit is None else _limit(name, limit)
+    given["overfit_batches"] = _limit("overfit_batches", given["overfit_batches"])
+    interval = given["val_check_interval"]
+    if isinstance(interval, (int, float)):
+        given["val_check_interval"] = _limit("val_check_interval", interval)
+    for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+        value = given[name]
+        if value is None and name == "check_val_every_n_epoch":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise MisconfigurationException(f"{name}={value!r}: it is a whole number of 1 or more.")
+    for name, least in (("num_sanity_val_steps", -1), ("log_every_n_steps", 0), ("reload_dataloaders_every_n_epochs", 0)):
+        value = given[name]
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise MisconfigurationException(f"{name}={value!r}: it is a whole number of {least} or more.")
+    clip, algorithm = given["gradient_clip_val"], given["gradient_clip_algorithm"]
+    if clip is not None and (isinstance(clip, bool) or not isinstance(clip, (int, float))):
+        raise TypeError(f"gradient_clip_val={clip!r} is not a number.")
+    if clip is not None and clip < 0:
+        raise MisconfigurationException(f"gradient_clip_val={clip}: it is a number above 0, or None for no clipping.")
+    if algorithm is not None and str(getattr(algorithm, "value", algorithm)).lower() not in ("norm", "value"):
+        raise MisconfigurationException(f"gradient_clip_algorithm={algorithm!r} is not one of 'norm' and 'value'.")
+    if given["deterministic"] not in (None, True, False, "warn"):
+        raise MisconfigurationException(f"deterministic={given['deterministic']!r} is not True, False or 'warn'.")
+    if given["model_registry"] is not None:
+        raise NotImplementedError("model_registry: there is no cloud model registry here; upload checkpoints yourself.")
+
+
+def _limit(name: str, limit: Any) -> Limit:
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit < 0:
+        raise MisconfigurationException(
+            f"{name}={limit!r}: it is a whole number of batches, or a part of them between 0.0 and 1.0."
+        )
+    if isinstance(limit, float) and limit > 1.0:
+        if not limit.is_integer():
+            raise MisconfigurationException(
+                f"{name}={limit}: a part of the batches is between 0.0 and 1.0; a number of batches is whole."
+            )
+        return int(limit)
+    return limit
+
+
+def _check_barebones(given: dict[str, Any]) -> None:
+    asked = [
+        f"{name}={given[name]!r}"
+        for name in ("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "logger", "profiler")
+        if given[name]
+    ]
+    asked += [f"{name}={given[name]!r}" for name in ("log_every_n_steps", "num_sanity_val_steps") if given[name]]
+    asked += ["fast_dev_run"] * bool(given["fast_dev_run"]) + ["detect_anomaly=True"] * bool(given["detect_anomaly"])
+    if asked:
+        raise ValueError(f"barebones=True runs the loop and nothing else; leave out {', '.join(asked)}.")
+
+
+def _check_plugins(flags: Flags, given: dict[str, Any]) -> None:
+    for plugin in flags.plugins:
+        if not isinstance(plugin, (Precision, TorchCheckpointIO)) and not hasattr(plugin, "save_checkpoint"):
+            raise NotImplementedError(
+                f"plugins: {type(plugin).__name__} is neither a Precision nor a CheckpointIO. Cluster environments are "
+                "found by themselves."
+            )
+    if flags.plugin(Precision) is not None and given["precision"] is not None:
+        raise ValueError("a Precision plugin and the argument precision say the same thing twice; pass one of them.")
+
+
+def strategy_of(strategy: str | Strategy, chosen: Devices, num_nodes: int) -> Strategy:
+    if isinstance(strategy, Strategy):
+        return strategy
+    if strategy not in ("auto", "single_device") or len(chosen.devices) > 1 or num_nodes > 1:
+        asked = f"strategy={strategy!r}" if strategy != "auto" else f"devices={len(chosen.devices)}"
+        asked += f", num_nodes={num_nodes}" if num_nodes > 1 else ""
+        if isinstance(strategy, str) and strategy.split("_")[0] in ("deepspeed", "xla", "hpu"):
+            raise NotImplementedError(f"{asked} is not supported. Use one device: strategy='auto', devices=1.")
+        if not isinstance(strategy, str) or strategy.split("_")[0] not in ("auto", "ddp", "fsdp", "single", "dp"):
+            raise ValueError(f"strategy={strategy!r} is not one of 'auto' and 'single_device'.")
+        raise NotImplementedError(
+            f"{asked} asks for several processes, which this version does not start. Use devices=1."
+        )
+    return SingleDeviceStrategy(chosen.root)
+
+
+def loggers_of(logger: Any, root: str, fast_dev_run: bool) -> list[Logger]:
+    if logger is False:
+        return []
+    if fast_dev_run:
+        from fulgurite.loggers.logger import DummyLogger
+
+        return [DummyLogger()]
+    if logger is True:
+        from fulgurite import loggers
+
+        installed = any(importlib.util.find_spec(name) for name in ("tensorboard", "tensorboardX"))
+        return [(loggers.TensorBoardLogger if installed else loggers.CSVLogger)(root, name="lightning_logs")]
+    return list(logger) if isinstance(logger, Iterable) else [logger]
+
+
+def profiler_of(profiler: Profiler | str | None, log_dir: str | None) -> tuple[Profiler, Profiler | None]:
+    """The profiler to show, and the one to run: None where nothing is measured."""
+    from fulgurite import profilers
+
+    if profiler is None:
+        return profilers.PassThroughProfiler(), None
+    if isinstance(profiler, str):
+        kinds = {
+            "simple": "SimpleProfiler",
+            "advanced": "AdvancedProfiler",
+            "pytorch": "PyTorchProfiler",
+        }
+        if profiler.lower() not in kinds:
+            raise MisconfigurationException(f"profiler={profiler!r} is not one of {', '.join(map(repr, kinds))}.")
+        profiler = getattr(profilers, kinds[profiler.lower()])()
+    return profiler, None if isinstance(profiler, profilers.PassThroughProfiler) else profiler
+
+
+def default_callbacks(flags: Flags, given: list[Callback] | Callback | None, max_time: Any) -> list[Callback]:
+    """The user's callbacks, and the ones that the flags ask for."""
+    from fulgurite.callbacks.model_checkpoint import ModelCheckpoint
+    from fulgurite.callbacks.model_summary import ModelSummary
+    from fulgurite.callbacks.progress import ProgressBar, default_progress_bar
+    from fulgurite.callbacks.timer import Timer
+
+    callbacks: list[Callback] = [] if given is None else [given] if isinstance(given, Callback) else list(given)  # type: ignore[arg-type]  # a foreign callback alone is caught below
+    if any(isinstance(callback, Checkpoint) for callback in callbacks):
+        if not flags.enable_checkpointing:
+            raise MisconfigurationException(
+                "enable_checkpointing=False and a checkpoint callback contradict each other; leave one of them out."
+            )
+    elif flags.enable_checkpointing:
+        callbacks.append(ModelCheckpoint())
+    bars = [callback for callback in callbacks if isinstance(callback, ProgressBar)]
+    if len(bars) > 1:
+        raise MisconfigurationException(
+            f"there are {len(bars)} progress bars ({', '.join(type(bar).__name__ for bar in bars)}); keep one."
+        )
+    if bars and not flags.enable_progress_bar:
+        raise MisconfigurationException(
+            f"enable_progress_bar=False and {type(bars[0]).__name__} contradict each other; leave one of them out."
+        )
+    if not bars and flags.enable_progress_bar:
+        callbacks.append(default_progress_bar())
+    if flags.enable_model_summary and not any(isinstance(callback, ModelSummary) for callback in callbacks):
+        callbacks.append(ModelSummary())
+    if max_time is not None:
+        if any(isinstance(callback, Timer) for callback in callbacks):
+            rank_zero_info("max_time is ignored: there is a Timer callback already.")
+        else:
+            callbacks.append(Timer(duration=duration(max_time, "max_time"), interval="step"))
+    return ordered(callbacks)
+
+
+def ordered(callbacks: list[Callback]) -> list[Callback]:
+    """Tuners first, checkpoints last; two that would share one state in a checkpoint are an error."""
+    keys: dict[str, Callback] = {}
+    for callback in callbacks:
+        if not overrides(callback, "state_dict", Callback):
+            continue
+        key = callback.state_key
+        if key in keys:
+            raise RuntimeError(
+                f"two callbacks of type {type(callback).__name__} have the same state_key {key!r}, so a checkpoint "
+                "could not tell their states apart. Give them different arguments, or override state_key."
+            )
+        keys[key] = callback
+    tuners = [callback for callback in callbacks if getattr(callback, "_tunes", False)]
+    savers = [callback for callback in callbacks if isinstance(callback, Checkpoint)]
+    rest = [callback for callback in callbacks if callback not in tuners and callback not in savers]
+    return tuners + rest + savers
+
+
+def checkpoint_path(
+    trainer: Trainer, fn: TrainerFn, given: str | Path | None, model_given: bool
+) -> str | Path | None:
+    """Which file `ckpt_path` means."""
+    best = next((cb for cb in trainer.checkpoint_callbacks if getattr(cb, "best_model_path", None) is not None), None)
+    if given is None:
+        if fn == TrainerFn.FITTING or model_given:
+            return None
+        if best is None or not best.best_model_path:  # type: ignore[attr-defined]  # found by that attribute
+            rank_zero_warn(
+                f"Trainer.{fn}() without a model uses the last model's weights as they are: no checkpoint callback has "
+                "saved a best one. Pass the model to silence this."
+            )
+            return None
+        rank_zero_warn(
+            f"Trainer.{fn}() without a model and ckpt_path uses the best checkpoint of the last fit. Pass "
+            "ckpt_path='best' to say so, or the model itself for its weights as they are."
+        )
+        given = "best"
+    if given == "best":
+        if trainer.fast_dev_run:
+            raise ValueError(f"Trainer.{fn}(ckpt_path='best') under fast_dev_run: it saves no checkpoints.")
+        if best is None:
+            raise ValueError(
+                f"Trainer.{fn}(ckpt_path='best') needs a ModelCheckpoint among the trainer's callbacks; there is none."
+            )
+        path = best.best_model_path  # type: ignore[attr-defined]  # found by that attribute
+        if not path:
+            raise ValueError(
+                f"Trainer.{fn}(ckpt_path='best'): no checkpoint was saved yet. Fit first, or pass a path."
+            )
+        return str(path)
+    if given == "last":
+        return _last(trainer)
+    if given == "hpc":
+        found = _newest(Path(trainer.default_root_dir), "hpc_ckpt_*.ckpt")
+        if found is None:
+            raise ValueError(f"ckpt_path='hpc': there is no hpc_ckpt_*.ckpt in {trainer.default_root_dir}.")
+        return found
+    if str(given).startswith("registry"):
+        raise NotImplementedError(f"ckpt_path={str(given)!r}: there is no model registry here; pass a path.")
+    return given
+
+
+def _last(trainer: Trainer) -> Path | None:
+    candidates = []
+    for callback in trainer.checkpoint_callbacks:
+        finder = getattr(callback, "_find_last_checkpoints", None)
+        if finder is not None:
+            candidates += [Path(path) for path in finder(trainer)]
+    candidates = [path for path in candidates if path.exists()]
+    if not candidates:
+        rank_zero_warn("ckpt_path='last': there is no last checkpoint yet, so this run starts afresh.")
+        return None
+    return max(candidates, key=lambda path: path.stat().st_mtime)
+
+
+def _newest(folder: Path, pattern: str) -> Path | None:
+    numbered = [(int(path.stem.rsplit("_", 1)[1]), path) for path in folder.glob(pattern)]
+    return max(numbered)[1] if numbered else None

@@ -1,0 +1,224 @@
+"""THE table of hooks: who has them, in which order they run, whether one may log there and with which defaults.
+
+`resolve` turns the table into flat tuples of bound functions, once a stage and once an epoch. A hook that nobody
+overrides is the empty tuple, so an unused hook costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fulgurite.callbacks.callback import Callback
+    from fulgurite.run import Run
+
+
+@dataclass(frozen=True)
+class Logging:
+    """What `self.log` may do in a hook: the defaults, and whether a value of a single step makes sense there."""
+
+    on_step: bool
+    on_epoch: bool
+    may_on_step: bool = True
+
+
+EACH_STEP = Logging(on_step=True, on_epoch=False)
+EACH_EVAL_STEP = Logging(on_step=False, on_epoch=True)
+ONCE = Logging(on_step=False, on_epoch=True, may_on_step=False)
+
+
+@dataclass(frozen=True)
+class Hook:
+    """One row: `callbacks` and `module` say who has it; `logging` is None where `self.log` is an error."""
+
+    name: str
+    callbacks: bool = True
+    module: bool = True
+    logging: Logging | None = None
+
+
+def _evaluation(stage: str, step: Logging | None, once: Logging | None) -> list[Hook]:
+    return [
+        Hook(f"on_{stage}_start", logging=once),
+        Hook(f"on_{stage}_end"),
+        Hook(f"on_{stage}_epoch_start", logging=once),
+        Hook(f"on_{stage}_epoch_end", logging=once),
+        Hook(f"on_{stage}_batch_start", logging=step),
+        Hook(f"on_{stage}_batch_end", logging=step),
+        Hook(f"on_{stage}_model_eval", callbacks=False),
+        Hook(f"on_{stage}_model_train", callbacks=False),
+        Hook(f"{stage}_step", callbacks=False, logging=step),
+        Hook(f"{'val' if stage == 'validation' else stage}_dataloader", callbacks=False),
+    ]
+
+
+TABLE: dict[str, Hook] = {
+    hook.name: hook
+    for hook in [
+        Hook("setup"),
+        Hook("teardown"),
+        Hook("prepare_data", callbacks=False),
+        Hook("configure_model", callbacks=False),
+        Hook("configure_callbacks", callbacks=False),
+        Hook("configure_optimizers", callbacks=False),
+        Hook("on_fit_start"),
+        Hook("on_fit_end"),
+        Hook("on_sanity_check_start", module=False),
+        Hook("on_sanity_check_end", module=False),
+        Hook("train_dataloader", callbacks=False),
+        Hook("on_train_start", logging=ONCE),
+        Hook("on_train_end"),
+        Hook("on_train_epoch_start", logging=ONCE),
+        Hook("on_train_epoch_end", logging=ONCE),
+        Hook("on_train_batch_start", logging=EACH_STEP),
+        Hook("on_train_batch_end", logging=EACH_STEP),
+        Hook("training_step", callbacks=False, logging=EACH_STEP),
+        Hook("on_before_zero_grad", logging=EACH_STEP),
+        Hook("optimizer_zero_grad", callbacks=False, logging=EACH_STEP),
+        Hook("on_before_backward", logging=EACH_STEP),
+        Hook("backward", callbacks=False, logging=EACH_STEP),
+        Hook("on_after_backward", logging=EACH_STEP),
+        Hook("on_before_optimizer_step", logging=EACH_STEP),
+        Hook("configure_gradient_clipping", callbacks=False, logging=EACH_STEP),
+        Hook("optimizer_step", callbacks=False, logging=EACH_STEP),
+        Hook("lr_scheduler_step", callbacks=False),
+        Hook("on_before_batch_transfer", callbacks=False),
+        Hook("transfer_batch_to_device", callbacks=False),
+        Hook("on_after_batch_transfer", callbacks=False),
+        Hook("on_validation_model_zero_grad", callbacks=False),
+        *_evaluation("validation", EACH_EVAL_STEP, ONCE),
+        *_evaluation("test", EACH_EVAL_STEP, ONCE),
+        *_evaluation("predict", None, None),
+        Hook("on_exception", module=False),
+        Hook("state_dict", module=False),
+        Hook("load_state_dict", module=False),
+        Hook("on_save_checkpoint"),
+        Hook("on_load_checkpoint"),
+    ]
+}
+
+TRAINING = (
+    "on_sanity_check_start",
+    "on_sanity_check_end",
+    "on_train_start",
+    "on_train_end",
+    "on_train_epoch_start",
+    "on_train_epoch_end",
+    "on_train_batch_start",
+    "on_train_batch_end",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+)
+EVALUATION = ("start", "end", "epoch_start", "epoch_end", "batch_start", "batch_end")
+
+Calls = tuple[Callable[..., Any], ...]
+
+
+class Hooks:
+    """The hooks of one stage as attributes, each a tuple of functions ready to call."""
+
+    on_sanity_check_start: Calls
+    on_sanity_check_end: Calls
+    on_train_start: Calls
+    on_train_end: Calls
+    on_train_epoch_start: Calls
+    on_train_epoch_end: Calls
+    on_train_batch_start: Calls
+    on_train_batch_end: Calls
+    on_before_zero_grad: Calls
+    on_before_backward: Calls
+    on_after_backward: Calls
+    on_before_optimizer_step: Calls
+    # of an evaluation, whichever it is
+    start: Calls
+    end: Calls
+    epoch_start: Calls
+    epoch_end: Calls
+    batch_start: Calls
+    batch_end: Calls
+
+
+def overrides(obj: object, name: str, base: type) -> bool:
+    """Whether `obj` has its own `name`: by class, or set on the instance. A foreign class always counts as having."""
+    own = getattr(obj, name, None)
+    return own is not None and getattr(own, "__func__", own) is not getattr(base, name, None)
+
+
+def resolve(run: Run, stage: str, into: Hooks | None = None) -> Hooks:
+    """Find for every hook of `stage` ("train", "validation", "test", "predict") whom to call, in which order.
+
+    `into` renews an object in place, so that a method patched on or a callback added takes effect at the next epoch.
+    """
+    hooks = into or Hooks()
+    if stage == "train":
+        for name in TRAINING:
+            setattr(hooks, name, calls(run, name))
+    else:
+        for name in EVALUATION:
+            setattr(hooks, name, calls(run, f"on_{stage}_{name}"))
+    return hooks
+
+
+def calls(run: Run, name: str) -> Calls:
+    """Whom to call at the hook `name`: callbacks, then the module; callbacks that monitor last at the epoch's end."""
+    last = [cb for cb in run.callbacks if getattr(cb, "_monitors", False)] if name == "on_train_epoch_end" else []
+    first = [cb for cb in run.callbacks if cb not in last]
+    return (*_of_callbacks(run, name, first), *_of_module(run, name), *_of_callbacks(run, name, last))
+
+
+def _of_callbacks(run: Run, name: str, callbacks: Iterable[Callback]) -> list[Callable[..., Any]]:
+    return [
+        _for_callback(run, name, _profiled(run, f"[Callback]{callback.state_key}.{name}", getattr(callback, name)))
+        for callback in callbacks
+        if overrides(callback, name, run.callback_base)
+    ]
+
+
+def _of_module(run: Run, name: str) -> list[Callable[..., Any]]:
+    module = run.module
+    if not TABLE[name].module or not overrides(module, name, run.module_base):
+        return []
+    return [for_module(run, name)]
+
+
+def _for_callback(run: Run, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    trainer, module = run.trainer, run.module
+
+    def call(*args: Any) -> None:  # what a callback returns has no say
+        before, run.fx = run.fx, name
+        try:
+            method(trainer, module, *args)
+        finally:
+            run.fx = before
+
+    return call
+
+
+def for_module(run: Run, name: str) -> Callable[..., Any]:
+    """The module's own method `name`, so that `self.log` inside it knows where it is."""
+    method = _profiled(run, f"[LightningModule]{type(run.module).__name__}.{name}", getattr(run.module, name))
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        before, run.fx = run.fx, name
+        try:
+            return method(*args, **kwargs)
+        finally:
+            run.fx = before
+
+    return call
+
+
+def _profiled(run: Run, action: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    if run.profiler is None:
+        return method
+    profile = run.profiler.profile
+
+    def measured(*args: Any, **kwargs: Any) -> Any:
+        with profile(action):
+            return method(*args, **kwargs)
+
+    return measured

@@ -1,0 +1,49 @@
+"""SIGTERM and Ctrl-C: a flag is set, and the run acts on it between two batches."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from fulgurite.utilities.exceptions import SIGTERMException
+
+if TYPE_CHECKING:
+    from fulgurite.trainer import Trainer
+
+
+@contextlib.contextmanager
+def handled(trainer: Trainer) -> Iterator[None]:
+    """Inside, the first Ctrl-C or SIGTERM lets the batch finish; a second Ctrl-C stops at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python delivers signals to the main thread only
+        return
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if trainer._signal is not None:
+            raise KeyboardInterrupt
+        trainer._signal = KeyboardInterrupt()
+        print("\nInterrupted: finishing this batch. Press Ctrl-C again to stop at once.", file=sys.stderr, flush=True)
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        trainer.received_sigterm = True
+        trainer._signal = SIGTERMException()
+
+    # a handler the user installed stays theirs; only Python's defaults are replaced
+    ours = {}
+    if before[signal.SIGINT] is signal.default_int_handler:
+        ours[signal.SIGINT] = interrupt
+    if before[signal.SIGTERM] == signal.SIG_DFL:
+        ours[signal.SIGTERM] = terminate
+    for number, handler in ours.items():
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, before[number])

@@ -1,0 +1,125 @@
+"""Where a step runs and who takes part: the strategy of a single device, and the base of those of many."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fulgurite.core.saving import read_checkpoint, write_checkpoint
+from fulgurite.utilities.exceptions import MisconfigurationException
+from fulgurite.utilities.tree import move_data_to_device
+
+if TYPE_CHECKING:
+    from fulgurite.core.module import LightningModule
+
+T = TypeVar("T")
+_NOTHING = contextlib.nullcontext()
+
+
+class TorchCheckpointIO:
+    """How a checkpoint reaches the disk: whole or not at all. Subclass it and pass it in `plugins=[...]`."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        if storage_options is not None:
+            raise TypeError(
+                "storage_options is for a CheckpointIO of your own; the built-in one writes to a local path."
+            )
+        write_checkpoint(checkpoint, path)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read_checkpoint(path, map_location=map_location, weights_only=weights_only)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        import shutil
+        from pathlib import Path
+
+        target = Path(path)
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        else:
+            target.unlink(missing_ok=True)
+
+    def teardown(self) -> None:
+        """After the last save."""
+
+
+class Strategy:
+    """What the loop asks of the machine; each method is bound once, at the start of a stage."""
+
+    world_size = 1
+    global_rank = 0
+    local_rank = 0
+    node_rank = 0
+
+    def __init__(self, root_device: torch.device | str = "cpu") -> None:
+        self.root_device = torch.device(root_device)
+        self.model: nn.Module | None = None  # as it is called: wrapped, or the module itself
+        self.lightning_module: LightningModule | None = None
+        self.checkpoint_io: TorchCheckpointIO = TorchCheckpointIO()
+
+    @property
+    def is_global_zero(self) -> bool:
+        return self.global_rank == 0
+
+    def setup(self, module: LightningModule) -> nn.Module:
+        """Move the module to its device and give the callable that trains."""
+        raise NotImplementedError
+
+    def step(self, name: str) -> Callable[..., Any]:
+        """The module's `training_step` (or another step) as this strategy runs it."""
+        return getattr(self.lightning_module, name)  # type: ignore[no-any-return]  # steps are callables
+
+    def gradient_sync(self, stepping: bool) -> AbstractContextManager[Any]:
+        """Around forward and backward; processes exchange gradients only where a step follows."""
+        return _NOTHING
+
+    def clip_grad_norm(self, parameters: list[Tensor], max_norm: float) -> Tensor:
+        return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+
+    def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
+        return tensor
+
+    def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
+        return tensor
+
+    def broadcast(self, obj: T, src: int = 0) -> T:
+        return obj
+
+    def barrier(self, name: str | None = None) -> None:
+        """Wait for all processes."""
+
+    def batch_to_device(self, batch: Any) -> Any:
+        return move_data_to_device(batch, self.root_device)
+
+    def state_dict(self) -> dict[str, Any]:
+        assert self.lightning_module is not None
+        return self.lightning_module.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> None:
+        assert self.lightning_module is not None
+        self.lightning_module.load_state_dict(state, strict=strict)
+
+    def teardown(self) -> None:
+        """Give back what setup took."""
+
+
+class SingleDeviceStrategy(Strategy):
+    """One process, one device: `training_step` is the module's own method, no frame between."""
+
+    def __init__(self, device: torch.device | str = "cpu", **kwargs: Any) -> None:
+        if kwargs:
+            raise MisconfigurationException(
+                f"SingleDeviceStrategy takes a device; {', '.join(kwargs)} belongs to the Trainer."
+            )
+        super().__init__(device)
+
+    def setup(self, module: LightningModule) -> nn.Module:
+        self.lightning_module = module
+        module.to(self.root_device)
+        self.model = module
+        return module

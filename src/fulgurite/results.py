@@ -1,0 +1,471 @@
+"""What `self.log` keeps and who reads it: logged values become callback, logger and progress-bar metrics.
+
+Values stay tensors on their device. Logging adds two of them at most and never communicates; the readers pull:
+loggers when a row is due, the bar when it draws, callbacks when they look at `trainer.callback_metrics`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from numbers import Number
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fulgurite.hooks import TABLE
+from fulgurite.utilities.data import extract_batch_size
+from fulgurite.utilities.exceptions import MisconfigurationException
+from fulgurite.utilities.rank_zero import rank_zero_warn, warn_once
+
+if TYPE_CHECKING:
+    from fulgurite.run import Run
+
+_HERE = str(Path(__file__).parent)
+_REDUCTIONS = {"mean": "mean", "avg": "mean", "sum": "sum", "min": "min", "max": "max"}
+_REDUCTIONS_BY_FUNCTION: dict[Callable[..., Any], str] = {
+    torch.mean: "mean",
+    torch.sum: "sum",
+    torch.min: "min",
+    torch.max: "max",
+    min: "min",
+    max: "max",
+    sum: "sum",
+}
+
+
+class MetricSource(NamedTuple):
+    """Who logged a metric: the stage, and how many training batches were done then (-1: in the sanity check)."""
+
+    stage: str
+    total_batch: int
+
+
+@dataclass
+class Metrics:
+    """The three dictionaries a trainer shows, and where each callback metric came from."""
+
+    callback: dict[str, Any] = field(default_factory=dict)
+    logged: dict[str, Any] = field(default_factory=dict)
+    bar: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, MetricSource] = field(default_factory=dict)
+
+    def copy(self) -> Metrics:
+        return Metrics(dict(self.callback), dict(self.logged), dict(self.bar), dict(self.sources))
+
+    def restore(self, saved: Metrics) -> None:
+        """Go back to a copy, keeping the dictionaries that others hold."""
+        for mine, theirs in (
+            (self.callback, saved.callback),
+            (self.logged, saved.logged),
+            (self.bar, saved.bar),
+            (self.sources, saved.sources),
+        ):
+            mine.clear()
+            mine.update(theirs)  # type: ignore[arg-type]  # pairs of equal type
+
+
+class Options(NamedTuple):
+    """The arguments of one `self.log` call, as they decide what becomes of the value."""
+
+    prog_bar: bool
+    logger: bool
+    on_step: bool
+    on_epoch: bool
+    reduce: str
+    sync_dist: bool
+    add_dataloader_idx: bool
+    rank_zero_only: bool
+
+
+class Slot:
+    """One logged name of one hook: its running value."""
+
+    __slots__ = (
+        "enable_graph",
+        "epoch_name",
+        "fresh",
+        "last",
+        "loader",
+        "metric",
+        "name",
+        "options",
+        "raw",
+        "step_name",
+        "total",
+        "weight",
+        "where",
+    )
+
+    def __init__(self, name: str, loader: int | None, options: Options, raw: tuple[Any, ...], where: str) -> None:
+        suffix = f"/dataloader_idx_{loader}" if loader is not None and options.add_dataloader_idx else ""
+        forked = options.on_step and options.on_epoch
+        self.name = name + suffix
+        self.step_name = f"{name}_step{suffix}" if forked else self.name
+        self.epoch_name = f"{name}_epoch{suffix}" if forked else self.name
+        self.loader, self.options, self.raw, self.where = loader, options, raw, where
+        self.enable_graph = False
+        self.metric: Any = None  # an object with update, compute, reset: it keeps its own sums
+        self.clear()
+
+    def clear(self) -> None:
+        self.fresh = False
+        self.last: Tensor | None = None
+        self.total: Tensor | None = None
+        self.weight: int | float = 0
+
+    def add(self, value: Tensor, weight: int | float) -> None:
+        """Add to the running value of the epoch."""
+        reduce = self.options.reduce
+        if reduce == "mean":
+            value = value * weight  # not add_(alpha=weight), which rounds differently
+            self.weight += weight
+        if self.total is None:
+            self.total = value if value.dtype.itemsize >= 4 else value.to(torch.get_default_dtype())
+        elif reduce in ("mean", "sum"):
+            self.total = self.total + value
+        else:
+            self.total = torch.minimum(self.total, value) if reduce == "min" else torch.maximum(self.total, value)
+
+    def compute(self) -> Any:
+        """The value of the epoch so far."""
+        if self.metric is not None:
+            return self.metric.compute()
+        if self.total is None:
+            return None
+        return self.total / self.weight if self.options.reduce == "mean" else self.total
+
+    def state_dict(self) -> dict[str, Any]:
+        """As plain data and tensors; the metric object's own state is saved with the module's other metrics."""
+        return {
+            "options": tuple(self.options),
+            "last": self.last,
+            "total": self.total,
+            "weight": self.weight,
+            "fresh": self.fresh,
+        }
+
+
+class Results:
+    """All that one stage (training, validation, ...) has logged since its epoch began."""
+
+    DATALOADER_SUFFIX = "/dataloader_idx_{}"
+
+    def __init__(self, run: Run, stage: str) -> None:
+        self.run, self.stage = run, stage
+        self.training = stage == "train"
+        self.slots: dict[tuple[str, str, int | None], Slot] = {}
+        self.loader: int | None = None  # which of several evaluation loaders is running
+        self.at_end = False  # an evaluation has seen its last batch: epoch values may be read
+        self.batch: Any = None  # the batch in work, for its size
+        self.batch_size: int | None = None
+        self.outputs: list[dict[str, float]] = []  # what validate() and test() return
+        self.losses: list[Tensor] = []  # since a reader last looked, for the step at which one is not finite
+
+    # writing
+    def log(self, name: str, value: Any, raw: tuple[Any, ...], batch_size: int | None, attribute: str | None) -> None:
+        """Keep one value. `raw` are the arguments of the call that say what shall become of it."""
+        slot = self.slots.get((self.run.fx, name, self.loader))
+        if slot is None or slot.raw != raw:
+            slot = self._slot(name, value, raw, slot)
+        slot.fresh = True
+        if slot.metric is not None:
+            self._log_metric(slot, name, value)
+            return
+        if not isinstance(value, Tensor):
+            value = self._as_tensor(name, value)
+        elif value.dim():
+            value = self._single(name, value)
+        if not slot.enable_graph:
+            value = value.detach()
+        options = slot.options
+        if options.on_step:
+            slot.last = value.clone()  # a replayed CUDA graph overwrites its outputs
+        if options.on_epoch:
+            if not value.is_floating_point():
+                value = self._as_float(name, value)
+            weight: int | float = 1
+            if options.reduce == "mean":
+                weight = batch_size if batch_size is not None else self._batch_size()
+            slot.add(value, weight)
+
+    def _log_metric(self, slot: Slot, name: str, metric: Any) -> None:
+        if metric is not slot.metric:
+            raise MisconfigurationException(self._two_metrics(name, slot, metric))
+        if slot.options.on_step:
+            slot.last = getattr(metric, "_forward_cache", None)
+
+    def _slot(self, name: str, value: Any, raw: tuple[Any, ...], known: Slot | None) -> Slot:
+        """The slot of a call not seen before: arguments checked and defaults filled, once."""
+        fx = self.run.fx
+        is_metric = not isinstance(value, Tensor) and all(hasattr(value, a) for a in ("update", "compute", "reset"))
+        options = self._options(fx, name, value, raw)
+        where = user_line()
+        if known is not None:
+            if known.options != options:
+                changed = [
+                    f"{field}={ours!r} and then {theirs!r}"
+                    for field, ours, theirs in zip(Options._fields, known.options, options, strict=True)
+                    if ours != theirs
+                ]
+                raise MisconfigurationException(
+                    f"self.log({name!r}, ...) is called twice in {fx} with different arguments ({', '.join(changed)}): "
+                    f"{known.where} and {where}. Use the same arguments, or another name for one of them."
+                )
+            known.raw = raw
+            return known
+        slot = Slot(name, self.loader, options, raw, where)
+        slot.enable_graph = bool(raw[5])
+        if is_metric:
+            slot.metric = value
+            if self.run.attribute_of(value) is None:
+                raise MisconfigurationException(
+                    f"self.log({name!r}, {type(value).__name__}) at {where}: the metric is not an attribute of the "
+                    f"module, so it would not move to the module's device nor be saved. "
+                    f"Assign it in __init__, e.g. self.{name.replace('/', '_')} = {type(value).__name__}(...)."
+                )
+        self.slots[fx, name, self.loader] = slot
+        return slot
+
+    def _options(self, fx: str, name: Any, value: Any, raw: tuple[Any, ...]) -> Options:
+        prog_bar, logger, on_step, on_epoch, reduce_fx, _, sync_dist, add_idx, rank_zero_only = raw
+        if not isinstance(name, str):
+            raise TypeError(f"self.log takes the name as a str, not {name!r} of type {type(name).__name__}.")
+        if isinstance(value, dict):
+            raise ValueError(f"self.log({name!r}, {{...}}): a dict cannot be logged under one name. Use self.log_dict.")
+        if "/dataloader_idx_" in name:
+            raise MisconfigurationException(
+                f"self.log({name!r}, ...): the suffix '/dataloader_idx_' is added for you when there are several "
+                "evaluation loaders. Leave it out of the name, or choose another with add_dataloader_idx=False."
+            )
+        logging = TABLE[fx].logging if fx in TABLE else None
+        if logging is None:
+            raise MisconfigurationException(
+                f"self.log({name!r}, ...) cannot be used inside {fx}: nothing collects values there. "
+                f"Log from a step or an epoch hook, or write to the logger: self.logger.log_metrics({{{name!r}: ...}})."
+            )
+        on_step = logging.on_step if on_step is None else on_step
+        on_epoch = logging.on_epoch if on_epoch is None else on_epoch
+        if not on_step and not on_epoch:
+            raise MisconfigurationException(
+                f"self.log({name!r}, ..., on_step=False, on_epoch=False) is not useful: the value would go nowhere. "
+                "Set one of the two to True."
+            )
+        if on_step and not logging.may_on_step:
+            raise MisconfigurationException(
+                f"self.log({name!r}, ..., on_step=True) inside {fx}: this hook runs once an epoch, there is no step "
+                "to log at. Leave on_step out, or set on_step=False, on_epoch=True."
+            )
+        reduce = _REDUCTIONS.get(reduce_fx.lower()) if isinstance(reduce_fx, str) else None
+        reduce = reduce or (_REDUCTIONS_BY_FUNCTION.get(reduce_fx) if callable(reduce_fx) else None)
+        if reduce is None:
+            raise MisconfigurationException(
+                f"self.log({name!r}, ..., reduce_fx={reduce_fx!r}): only 'mean', 'sum', 'min' and 'max' can be kept as "
+                "a running value. For anything else log a metric object with update, compute and reset."
+            )
+        return Options(
+            bool(prog_bar),
+            True if logger is None else bool(logger),
+            bool(on_step),
+            bool(on_epoch),
+            reduce,
+            bool(sync_dist),
+            bool(add_idx),
+            bool(rank_zero_only),
+        )
+
+    def _two_metrics(self, name: str, slot: Slot, metric: Any) -> str:
+        first, second = self.run.attribute_of(slot.metric), self.run.attribute_of(metric)
+        prefix, _, _ = name.rpartition("_")
+        likely = f"{prefix}_{second}" if prefix else second
+        return (
+            f"self.log({name!r}, ...) is called twice in {self.run.fx} with two metrics: self.{first} at {slot.where} "
+            f"and self.{second} at {user_line()}. One name holds one metric; the second is probably meant as {likely!r}."
+        )
+
+    def _as_tensor(self, name: str, value: Any) -> Tensor:
+        if not isinstance(value, Number):
+            raise ValueError(
+                f"self.log({name!r}, {value!r}) of type {type(value).__name__}: only numbers, tensors of one element "
+                "and metric objects (update, compute, reset) can be logged."
+            )
+        return torch.tensor(value, dtype=torch.get_default_dtype(), device=self.run.device)
+
+    def _single(self, name: str, value: Tensor) -> Tensor:
+        if value.numel() != 1:
+            raise ValueError(
+                f"self.log({name!r}, ...) got a tensor of shape {tuple(value.shape)}; it takes one element. "
+                "Reduce it first, e.g. with .mean()."
+            )
+        return value.squeeze()
+
+    def _as_float(self, name: str, value: Tensor) -> Tensor:
+        warn_once(
+            f"self.log({name!r}, ...) got a {value.dtype} tensor; it is averaged as {torch.get_default_dtype()}. "
+            "Convert it to floating point to silence this."
+        )
+        return value.to(torch.get_default_dtype())
+
+    def _batch_size(self) -> int:
+        if self.batch_size is None:
+            self.batch_size = 1 if self.batch is None else extract_batch_size(self.batch)
+        return self.batch_size
+
+    # reading
+    def _readable(self) -> Iterator[Slot]:
+        return (slot for slot in self.slots.values() if slot.fresh)
+
+    def _epoch_is_over(self, slot: Slot) -> bool:
+        if self.training:
+            return self.run.progress.epoch_closed
+        return self.at_end or (slot.loader is not None and self.loader is not None and slot.loader < self.loader)
+
+    def pull(self) -> None:
+        """Bring the trainer's dictionaries up to this moment."""
+        metrics, source = self.run.metrics, MetricSource(self.stage, self.run.progress.total_batch)
+        for slot in self._readable():
+            options = slot.options
+            if options.on_step and slot.last is not None:
+                if self.training:
+                    metrics.callback[slot.name] = metrics.callback[slot.step_name] = slot.last
+                    metrics.sources[slot.name] = metrics.sources[slot.step_name] = source
+                if options.logger:
+                    metrics.logged[slot.step_name] = slot.last
+                if options.prog_bar:
+                    metrics.bar[slot.step_name] = slot.last
+            if options.on_epoch and self._epoch_is_over(slot):
+                value = slot.compute()
+                if value is None:
+                    continue
+                metrics.callback[slot.name] = metrics.callback[slot.epoch_name] = value
+                metrics.sources[slot.name] = metrics.sources[slot.epoch_name] = source
+                if options.logger:
+                    metrics.logged[slot.epoch_name] = value
+                if options.prog_bar:
+                    metrics.bar[slot.epoch_name] = value
+
+    def publish_step(self) -> None:
+        """After each training batch: a row for the loggers where one is due. Touches nothing otherwise."""
+        run = self.run
+        if not run.logging_due():
+            return
+        run.check_finite()
+        if run.loggers:
+            values = {s.step_name: s.last for s in self._readable() if s.options.on_step and s.options.logger}
+            run.write({name: value for name, value in values.items() if value is not None})
+
+    def publish_eval_step(self, step: int) -> None:
+        """After each evaluation batch: the values logged with on_step=True, counted per loader."""
+        values = {
+            s.step_name: s.last
+            for s in self._readable()
+            if s.options.on_step and s.options.logger and s.last is not None and s.loader == self.loader
+        }
+        if values and not self.run.in_sanity_check:
+            self.run.write(values, step)
+
+    def publish_epoch(self) -> None:
+        """At the end of an epoch: epoch values to the loggers and the dictionaries; then all is empty again."""
+        self.pull()
+        rows = [(s, value) for s in self._readable() if s.options.on_epoch and (value := s.compute()) is not None]
+        logged = {s.epoch_name: value for s, value in rows if s.options.logger}
+        if self.training:
+            self.run.check_finite()
+        else:
+            self.outputs = self._outputs(rows)
+        if self.run.loggers and not self.run.in_sanity_check:
+            self.run.write(logged, epoch_end_of=self)
+        self.reset()
+
+    def _outputs(self, rows: list[tuple[Slot, Any]]) -> list[dict[str, float]]:
+        """One dictionary a loader; what belongs to no loader stands in each."""
+        loaders = sorted({s.loader for s in self.slots.values() if s.loader is not None}) or [None]
+        count = max(self.run.evaluation_loaders(), len(loaders))
+        return [
+            {s.epoch_name: as_number(v) for s, v in rows if s.options.logger and s.loader in (None, k)}
+            for k in range(count)
+        ]
+
+    def reset(self) -> None:
+        for slot in self.slots.values():
+            if slot.metric is not None and slot.fresh:
+                slot.metric.reset()
+            slot.clear()
+        self.at_end = False
+
+    # a checkpoint in mid-epoch
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "slots": [
+                {
+                    "key": key,
+                    "metric": None if slot.metric is None else self.run.attribute_of(slot.metric),
+                    **slot.state_dict(),
+                }
+                for key, slot in self.slots.items()
+                if slot.fresh
+            ]
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for saved in state["slots"]:
+            fx, name, loader = saved["key"]
+            slot = Slot(name, loader, Options(*saved["options"]), (), "the checkpoint")
+            if saved["metric"] is not None:
+                slot.metric = self.run.module.get_submodule(saved["metric"])
+            slot.last, slot.total = (
+                None if value is None else value.to(self.run.device) for value in (saved["last"], saved["total"])
+            )
+            slot.weight, slot.fresh = saved["weight"], saved["fresh"]
+            self.slots[fx, name, loader] = slot
+
+
+def user_line() -> str:
+    """Where in the user's code a call comes from, as `file.py:12`."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and (
+        frame.f_code.co_filename.startswith(_HERE) or "/torch/" in frame.f_code.co_filename
+    ):
+        frame = frame.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+def as_number(value: Any) -> float:
+    """The number a person or a file needs; this waits for the device."""
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ValueError(
+                f"a logged metric computed a tensor of shape {tuple(value.shape)}; loggers take single numbers. "
+                "Log its parts under names of their own."
+            )
+        return value.item()
+    return value  # type: ignore[no-any-return]  # a number already
+
+
+def as_numbers(values: dict[str, Any]) -> dict[str, float]:
+    """All of a row at once: one copy per device instead of one wait per value."""
+    on_device = [(k, v) for k, v in values.items() if isinstance(v, Tensor) and v.is_cuda and v.numel() == 1]
+    numbers = {k: as_number(v) for k, v in values.items() if not (isinstance(v, Tensor) and v.is_cuda)}
+    if on_device:
+        stacked = torch.stack([v.detach().reshape(()).double() for _, v in on_device]).tolist()
+        numbers.update(zip((k for k, _ in on_device), stacked, strict=True))
+    return {k: numbers[k] if k in numbers else as_number(v) for k, v in values.items()}
+
+
+def first_not_finite(losses: list[Tensor]) -> int | None:
+    """Index of the first loss that is nan or infinite; one wait for the device in all."""
+    if not losses:
+        return None
+    finite = torch.isfinite(torch.stack([loss.reshape(()) for loss in losses]))
+    return None if bool(finite.all()) else int((~finite).nonzero()[0])
+
+
+def warn_not_finite(value: Tensor, batch: int, step: int) -> None:
+    rank_zero_warn(
+        f"The loss became {value.item()} in training batch {batch} (optimizer step {step}). The weights are probably "
+        "lost from there on. Look at that batch, lower the learning rate, or set gradient_clip_val; "
+        "Trainer(detect_anomaly=True) names the operation."
+    )

@@ -1,0 +1,601 @@
+"""Run: everything one call of fit, validate, test or predict needs, resolved once; and the predicates of the counters."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import LBFGS, Optimizer
+
+from fulgurite.callbacks.callback import Callback
+from fulgurite.core.datamodule import LightningDataModule
+from fulgurite.core.module import LightningModule
+from fulgurite.dataflow import DataFlow, own_transfer
+from fulgurite.hooks import Hooks, for_module, overrides, resolve
+from fulgurite.optimizers import LightningOptimizer, NoOptimizer, configured, gradients_of, parameters_of
+from fulgurite.progress import Progress
+from fulgurite.results import Results, as_numbers, first_not_finite, warn_not_finite
+from fulgurite.states import RunningStage
+from fulgurite.utilities.exceptions import MisconfigurationException
+from fulgurite.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from fulgurite.utilities.types import LRSchedulerConfig
+
+if TYPE_CHECKING:
+    from fulgurite.loggers.logger import Logger
+    from fulgurite.trainer import Trainer
+
+STAGES = {
+    "train": RunningStage.TRAINING,
+    "validation": RunningStage.VALIDATING,
+    "test": RunningStage.TESTING,
+    "predict": RunningStage.PREDICTING,
+}
+_LOADERS = {"train": "train", "validation": "val", "test": "test", "predict": "predict"}
+
+
+class Run:
+    """One stage's resolved state. The loop reads plain attributes and asks the predicates; nothing is looked up."""
+
+    module_base: type = LightningModule
+    callback_base: type = Callback
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        sources: dict[str, Any],
+        before_step: Callable[[Run, Optimizer], None],
+    ) -> None:
+        self.trainer, self.module, self.sources = trainer, module, sources
+        self.fx = ""  # the hook that is running: where `self.log` is
+        self.callbacks = trainer.callbacks
+        self.profiler = trainer._active_profiler
+        self.strategy, self.precision = trainer.strategy, trainer.precision_plugin
+        self.device = self.strategy.root_device
+        self.metrics = trainer._metrics
+        self.progress: Progress = trainer.progress
+        self.accumulate_grad_batches = trainer.accumulate_grad_batches
+        self.log_every_n_steps = trainer.log_every_n_steps
+        self.every_n_epoch = trainer.check_val_every_n_epoch
+        self.validates = trainer.enable_validation
+        self.val_every: int | None = None  # batches between validations; None: at the epoch's end
+        self.val_seconds: float | None = None
+        self.sanity_batches: int | float = 0
+        self.before_step = before_step
+        self.in_sanity_check = False
+        self.losses: deque[Tensor] = deque(maxlen=1000)  # since they were last looked at
+        self._warned_not_finite = False
+        self.optimizers: list[Optimizer] = []
+        self.wrapped_optimizers: list[LightningOptimizer] = []
+        self.schedulers: list[LRSchedulerConfig] = []
+        self.predictions: list[list[Any]] = []
+        self.transfer: Callable[[Any, int], Any] | None = None
+        self.training = {"train"} <= set(sources)
+        self.train_results = Results(self, "train")
+        self.eval_results: dict[str, Results] = {}
+        self.use(self.train_results)
+        self.data = DataFlow(self)
+        self.limit_val_batches = math.inf  # what the user set is kept a loader, in the dataflow
+        self.validated_time = time.monotonic()
+        self.eval_hooks: dict[str, Hooks] = {}
+        self.hooks = Hooks()
+
+    # resolving
+    def resolve_training(self) -> None:
+        """Everything the training loop calls, once the module is set up and its optimizers are known."""
+        module = self.module
+        self.hooks = resolve(self, "train")
+        self.fx = "training_step"
+        self.transfer = own_transfer(self)
+        self.training_step = self._taking_batch_idx(self._profiled("training_step", self.strategy.step("training_step")))
+        self.as_output = self._first_output
+        self.zero_grad = self._method("optimizer_zero_grad")
+        self.backward = self._method("backward")
+        self.optimizer_step = self._method("optimizer_step")
+        self.lr_scheduler_step = self._method("lr_scheduler_step")
+        self.own_clipping = (
+            for_module(self, "configure_gradient_clipping")
+            if overrides(module, "configure_gradient_clipping", LightningModule)
+            else None
+        )
+        self.plain_step = (
+            not overrides(module, "optimizer_step", LightningModule)
+            and self.precision.scaler is None
+            and self.profiler is None
+            and all(type(o).__module__.startswith("torch.optim") and not isinstance(o, LBFGS) for o in self.optimizers)
+        )
+        self.has_plateau = any(config.reduce_on_plateau for config in self.schedulers)
+        self._check_gradients_at_first_step()
+
+    def configure_optimizers(self) -> None:
+        optimizers, self.schedulers = configured(self.module)
+        self.trainer.optimizers = optimizers
+        self.trainer.lr_scheduler_configs = self.schedulers
+        self.optimizers = optimizers or [NoOptimizer()]
+        self.wrapped_optimizers = [LightningOptimizer(optimizer, self) for optimizer in self.optimizers]
+        k = self.accumulate_grad_batches
+        if k > 1 and any(isinstance(optimizer, LBFGS) for optimizer in optimizers):
+            raise MisconfigurationException(
+                f"LBFGS with accumulate_grad_batches={k}: it calls the closure several times a step, which would run "
+                "one batch of the window only. Use accumulate_grad_batches=1."
+            )
+        for optimizer in optimizers:
+            self.precision.check_clipping(optimizer, self.trainer.gradient_clip_val)
+
+    def begin_epoch(self) -> None:
+        """Before the hooks of a new epoch: reload loaders that are due, find methods patched on since."""
+        self.data.reload_if_due()
+        resolve(self, "train", into=self.hooks)
+        self.eval_hooks.clear()
+        if self.progress.total_batch == 0:
+            self._check_gradients_at_first_step()
+
+    def _method(self, name: str) -> Callable[..., Any]:
+        """The module's method; where it is the user's own, `self.log` inside knows its name."""
+        if overrides(self.module, name, LightningModule) or self.profiler is not None:
+            return for_module(self, name)
+        return getattr(self.module, name)  # type: ignore[no-any-return]  # methods are callables
+
+    def _profiled(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        if self.profiler is None:
+            return method
+        profile, action = self.profiler.profile, f"[Strategy]{type(self.strategy).__name__}.{name}"
+
+        def measured(*args: Any) -> Any:
+            with profile(action):
+                return method(*args)
+
+        return measured
+
+    def profiled_fetch(self, fetch: Callable[[], Any]) -> Callable[[], Any]:
+        assert self.profiler is not None
+        profile = self.profiler.profile
+
+        def measured() -> Any:
+            with profile("[_TrainingEpochLoop].train_dataloader_next"):
+                return fetch()
+
+        return measured
+
+    def _taking_batch_idx(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """`training_step(batch)` without a batch_idx is allowed."""
+        parameters = inspect.signature(self.module.training_step).parameters.values()
+        if any(p.kind is p.VAR_POSITIONAL for p in parameters) or len(parameters) > 1:
+            return step
+        return lambda batch, i: step(batch)
+
+    def data_hook(self, name: str) -> Callable[..., Any] | None:
+        """A transfer hook that somebody overrides; the data module's wins over the module's."""
+        datamodule = self.trainer.datamodule
+        if datamodule is not None and overrides(datamodule, name, LightningDataModule):
+            return getattr(datamodule, name)  # type: ignore[no-any-return]  # hooks are callables
+        return for_module(self, name) if overrides(self.module, name, LightningModule) else None
+
+    # loaders
+    def has_loader(self, stage: str) -> bool:
+        return self.sources.get(stage) is not None
+
+    def load(self, stage: str) -> Any:
+        """Ask the stage's source for its loaders, as the hook it is."""
+        before, self.fx = self.fx, f"{_LOADERS[stage]}_dataloader"
+        try:
+            loaders = self.sources[stage]()
+        finally:
+            self.fx = before
+        if loaders is None:
+            raise TypeError(
+                f"{_LOADERS[stage]}_dataloader returned None. Return a DataLoader or any iterable of batches."
+            )
+        return loaders
+
+    def evaluation_loaders(self) -> int:
+        stage = self.results.stage
+        return len(self.data.evaluation.get(stage, ())) or 1
+
+    def check_dataloader_idx(self, stage: str) -> None:
+        """Steps take `dataloader_idx` if and only if there are several loaders."""
+        name = f"{stage}_step"
+        several = len(self.data.evaluation[stage]) > 1
+        parameters = inspect.signature(getattr(self.module, name)).parameters
+        takes = "dataloader_idx" in parameters or any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
+        if several and not takes and len(parameters) < 3:
+            raise RuntimeError(
+                f"there are {len(self.data.evaluation[stage])} {stage} loaders, and {name}"
+                f"({', '.join(parameters)}) does not say which one a batch is from. "
+                f"Write def {name}(self, batch, batch_idx, dataloader_idx)."
+            )
+        needs = parameters.get("dataloader_idx")
+        if not several and needs is not None and needs.default is needs.empty:
+            raise RuntimeError(
+                f"{name} takes a dataloader_idx, and there is one {stage} loader. "
+                "Leave the argument out, or give it a default: dataloader_idx=0."
+            )
+
+    # predicates of the counters
+    def steps_after(self, batches: int) -> bool:
+        """Whether an optimizer step belongs after so many batches of the epoch."""
+        return self.progress.is_last_batch or batches % self.accumulate_grad_batches == 0
+
+    @property
+    def batches_that_stepped(self) -> int:
+        done = self.progress
+        return done.global_step if self.module.automatic_optimization else done.total_batch
+
+    def told_to_stop(self) -> bool:
+        trainer, done = self.trainer, self.progress
+        if not trainer.should_stop:
+            return False
+        if done.epoch >= (trainer.min_epochs or 0) and done.global_step >= (trainer.min_steps or 0):
+            return True
+        trainer._say_once(
+            f"The run was told to stop after {done.epoch} epochs and {done.global_step} steps, and goes on until "
+            f"min_epochs={trainer.min_epochs} and min_steps={trainer.min_steps} are met."
+        )
+        return False
+
+    def stop_reason(self) -> str | None:
+        trainer, done = self.trainer, self.progress
+        if done.global_step >= trainer.max_steps != -1:
+            return "max_steps"
+        if done.epoch >= trainer.max_epochs != -1:
+            return "max_epochs"
+        if not self.data.train_batches_count:
+            return "no_batches"
+        return "should_stop" if trainer.should_stop and self.told_to_stop() else None
+
+    def finished(self) -> bool:
+        """An epoch once begun is closed properly, whatever the reason to stop."""
+        return not self.progress.in_epoch and self.stop_reason() is not None
+
+    def validates_in_epoch(self, epoch: int) -> bool:
+        return self.validates and (self.every_n_epoch is None or (epoch + 1) % self.every_n_epoch == 0)
+
+    def validation_due(self) -> bool:
+        done = self.progress
+        if not self.validates or done.batch == 0 or done.validated_at == done.total_batch:
+            return False
+        if self.every_n_epoch is not None and (done.epoch + 1) % self.every_n_epoch:
+            return False
+        if self.trainer.should_stop and self.told_to_stop():
+            return True
+        if self.val_seconds is not None:
+            return time.monotonic() - self.validated_time >= self.val_seconds
+        if self.val_every is None:
+            return done.is_last_batch
+        return (done.total_batch if self.every_n_epoch is None else done.batch) % self.val_every == 0
+
+    def set_validation_interval(self) -> None:
+        """What `val_check_interval` means for a training loader of this length."""
+        interval, batches = self.trainer.val_check_interval, self.data.train_batches_count
+        self.val_every = self.val_seconds = None
+        if self.trainer._val_check_seconds is not None:
+            self.val_seconds = self.trainer._val_check_seconds
+        elif isinstance(interval, int):
+            if interval > batches and self.every_n_epoch is not None and self.validates:
+                raise ValueError(
+                    f"val_check_interval={interval} is more than the {batches} training batches of an epoch. Use a "
+                    "smaller number, or check_val_every_n_epoch=None to count across epochs."
+                )
+            self.val_every = interval
+        elif interval == 1.0:
+            pass  # at the last batch, which looking ahead knows better than a declared length
+        elif math.isinf(batches):
+            raise MisconfigurationException(
+                f"val_check_interval={interval} is a fraction of an epoch, and the training loader has no length to "
+                "take it of. Use a whole number of batches, a time, or 1.0 for the epoch's end."
+            )
+        else:
+            self.val_every = max(1, int(batches * interval))
+
+    def plateau_due(self) -> bool:
+        done = self.progress
+        return (
+            self.has_plateau
+            and done.batch > 0
+            and done.plateau_at != done.total_batch
+            and self.steps_after(done.batch)
+        )
+
+    def logging_due(self) -> bool:
+        """Whether loggers are to have a row now: every `log_every_n_steps` steps, and when the run was told to stop."""
+        n = self.log_every_n_steps
+        if not n or not self.steps_after(self.progress.batch):
+            return False
+        return self.batches_that_stepped % n == 0 or self.trainer.should_stop
+
+    # acts of the loop
+    def step_schedulers(self, interval: str, plateau: bool = False) -> None:
+        done = self.progress
+        if plateau and interval == "step":
+            done.plateau_at = done.total_batch
+        if not self.schedulers or not self.module.automatic_optimization:
+            return
+        count = done.batch if interval == "step" else done.epoch + 1
+        for config in self.schedulers:
+            if config.reduce_on_plateau is not plateau or config.interval != interval or count % config.frequency:
+                continue
+            value = None
+            if config.monitor is not None:
+                value = self.trainer.callback_metrics.get(config.monitor)
+            if plateau and value is None:
+                known = ", ".join(self.trainer.callback_metrics) or "none"
+                message = (
+                    f"ReduceLROnPlateau monitors {config.monitor!r}, which was not logged; known metrics: {known}. "
+                    "Log it, or set 'strict': False in the scheduler's dictionary to wait for it."
+                )
+                if config.strict:
+                    raise MisconfigurationException(message)
+                rank_zero_warn(message)
+                continue
+            self.lr_scheduler_step(config.scheduler, value if plateau else None)
+
+    def as_output_of(self, returned: Any) -> dict[str, Any]:
+        """What a training step returned, as the dictionary that hooks see."""
+        if returned is None:
+            return {}
+        if isinstance(returned, Tensor):
+            return {"loss": returned if self.module.automatic_optimization else self._seen(returned.detach())}
+        if isinstance(returned, dict):
+            output = dict(returned)
+            if self.module.automatic_optimization:
+                if "loss" not in output:
+                    raise MisconfigurationException(
+                        "training_step returned a dictionary without 'loss' (its keys: "
+                        f"{', '.join(map(repr, output)) or 'none'}). Return the loss, or a dictionary that holds it."
+                    )
+            elif isinstance(output.get("loss"), Tensor):
+                output["loss"] = self._seen(output["loss"].detach())
+            return output
+        raise MisconfigurationException(
+            f"training_step returned {type(returned).__name__}. It returns the loss as a tensor, a dictionary with "
+            "'loss', or None to skip the batch."
+        )
+
+    def _seen(self, loss: Tensor) -> Tensor:
+        if loss.numel() == 1:
+            self.losses.append(loss)
+        return loss
+
+    def _first_output(self, returned: Any) -> dict[str, Any]:
+        """The first training step's answer, looked at more closely; from then on `as_output_of`."""
+        output = self.as_output_of(returned)
+        loss = output.get("loss")
+        if loss is not None and self.module.automatic_optimization:
+            if not isinstance(loss, Tensor) or loss.numel() != 1:
+                given = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+                raise ValueError(f"training_step returned a loss of {given}; it is a tensor of one element.")
+            if not loss.requires_grad and any(p.requires_grad for p in self.module.parameters()):
+                raise RuntimeError(
+                    "the loss that training_step returned has no gradient: nothing in it depends on a parameter that "
+                    "requires one. Look for .detach(), .item(), torch.no_grad() or a new tensor made of the loss."
+                )
+            self.as_output = self.as_output_of
+        return output
+
+    def _check_gradients_at_first_step(self) -> None:
+        """Before the first optimizer step, once: does the optimizer hold anything this module trains?"""
+
+        def check(optimizer: Optimizer) -> None:
+            self.hooks.on_before_optimizer_step = tuple(
+                hook for hook in self.hooks.on_before_optimizer_step if hook is not check
+            )
+            held = parameters_of(optimizer)
+            own = {id(parameter) for parameter in self.module.parameters()}
+            if held and not any(id(p) in own or p.grad is not None for p in held):
+                raise MisconfigurationException(
+                    f"{type(optimizer).__name__} holds {len(held)} parameters, none of them of "
+                    f"{type(self.module).__name__}, and none got a gradient: training would change nothing. "
+                    "Build it with self.parameters() in configure_optimizers."
+                )
+
+        self.hooks.on_before_optimizer_step = (check, *self.hooks.on_before_optimizer_step)
+
+    def scale_gradients(self, factor: float) -> None:
+        for gradient in gradients_of(self.optimizers[0]):
+            gradient.mul_(factor)
+
+    def clip_gradients(self, optimizer: Optimizer) -> None:
+        if not self.module.automatic_optimization:
+            return
+        trainer = self.trainer
+        if self.own_clipping is not None:
+            algorithm = trainer.gradient_clip_algorithm
+            self.own_clipping(
+                optimizer,
+                gradient_clip_val=trainer.gradient_clip_val,
+                gradient_clip_algorithm=algorithm,
+            )
+        elif trainer.gradient_clip_val:
+            self.clip(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
+
+    def clip(self, optimizer: Optimizer, value: float | None, algorithm: str | None) -> None:
+        """Clip by the common norm, or each gradient by value."""
+        if not value:
+            return
+        algorithm = algorithm or "norm"
+        if algorithm == "norm":
+            self.strategy.clip_grad_norm(parameters_of(optimizer), value)
+        elif algorithm == "value":
+            nn.utils.clip_grad_value_(parameters_of(optimizer), value)
+        else:
+            raise MisconfigurationException(f"gradient_clip_algorithm={algorithm!r} is not one of 'norm' and 'value'.")
+
+    def step_optimizer(self, optimizer: Optimizer, closure: Callable[[], Any] | None, **kwargs: Any) -> Any:
+        """What `step()` of the optimizer that users hold does: closure, before_step, step."""
+        if self.precision.scaler is None:
+
+            def prepared() -> Any:
+                result = closure() if closure is not None else None
+                self.before_step(self, optimizer)
+                return result
+
+            result = optimizer.step(prepared, **kwargs)
+        else:
+            if isinstance(optimizer, LBFGS):
+                raise MisconfigurationException("LBFGS does not work with a GradScaler; use precision='bf16-mixed'.")
+            loss = closure() if closure is not None else None
+            self.before_step(self, optimizer)
+            manual = not self.module.automatic_optimization
+            result = self.precision.step(optimizer, **kwargs) if manual or loss is not None else None
+        if not self.module.automatic_optimization:
+            self.progress.global_step += 1
+        return result
+
+    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        loss = self.precision.scale(loss)
+        for hook in self.hooks.on_before_backward:
+            hook(loss)
+        self.backward(loss, *args, **kwargs)
+        for hook in self.hooks.on_after_backward:
+            hook()
+
+    # values
+    @property
+    def loggers(self) -> list[Logger]:
+        return self.trainer.loggers
+
+    def use(self, results: Results) -> None:
+        """From here on `self.log` adds to these results."""
+        self.results = self.trainer._results = results
+
+    def attribute_of(self, metric: Any) -> str | None:
+        """Where in the module a metric object is."""
+        return next((name for name, module in self.module.named_modules() if module is metric), None)
+
+    def write(self, values: dict[str, Any], step: int | None = None, epoch_end_of: Results | None = None) -> None:
+        """A row for every logger. A logged value named `step` is the x-axis; else it is the step just taken."""
+        if not values:
+            return
+        numbers = as_numbers(values)
+        if step is None:
+            given = numbers.pop("step", None)
+            if given is not None:
+                step = given  # type: ignore[assignment]  # as the user logged it
+            else:
+                numbers.setdefault("epoch", self.trainer.current_epoch)
+                step = self.batches_that_stepped - self._step_taken(epoch_end_of)
+        for logger in self.loggers:
+            logger.log_metrics(metrics=numbers, step=step)
+            logger.save()
+
+    def _step_taken(self, epoch_end_of: Results | None) -> int:
+        """1 where the step that a row belongs to has been counted already."""
+        if epoch_end_of is None or epoch_end_of.training:
+            return 1
+        return int(self.training and self.progress.batch > 0 and self.steps_after(self.progress.batch))
+
+    def check_finite(self) -> None:
+        """Name the first loss that was not finite since the last look; one wait for the device."""
+        losses = list(self.losses)
+        self.losses.clear()
+        if self._warned_not_finite or (first := first_not_finite(losses)) is None:
+            return
+        self._warned_not_finite = True
+        batch = self.progress.total_batch - len(losses) + first
+        k = self.accumulate_grad_batches
+        warn_not_finite(losses[first], batch, batch // k if self.module.automatic_optimization else batch)
+
+    # stages
+    @contextmanager
+    def sanity_checking(self) -> Iterator[None]:
+        """Random state, counters and metrics afterwards: as if it had not been."""
+        trainer, done = self.trainer, self.progress
+        draws, metrics = self.data.draw_state(), self.metrics.copy()
+        counters = done.state_dict()
+        stage, trainer.state.stage = trainer.state.stage, RunningStage.SANITY_CHECKING
+        self.in_sanity_check = True
+        try:
+            yield
+        finally:
+            trainer.state.stage = stage
+            self.in_sanity_check = False
+            seen = {name: source._replace(total_batch=-1) for name, source in self.metrics.sources.items()}
+            self.metrics.restore(metrics)
+            self.metrics.sources.update({**seen, **metrics.sources})
+            done.load_state_dict(counters)
+            self.data.restore_draws(draws)
+
+    @contextmanager
+    def evaluating(self, stage: str) -> Iterator[tuple[Hooks, Callable[..., Any], Results]]:
+        """Eval mode and no gradients; both restored on the way out, and `self.log` where it was."""
+        module, state = self.module, self.trainer.state
+        if stage not in self.data.evaluation:
+            self.data.open_evaluation(stage)
+        before = self.results, self.fx, state.stage
+        self.results.pull()
+        results = self.eval_results.setdefault(stage, Results(self, STAGES[stage].value))
+        self.use(results)
+        self.fx = f"{stage}_step"
+        if not self.in_sanity_check:
+            state.stage = STAGES[stage]
+        hooks = self.eval_hooks.get(stage) or self.eval_hooks.setdefault(stage, self._with_collector(stage))
+        inference = self.trainer.inference_mode and not self.training
+        try:
+            with torch.inference_mode() if inference else torch.no_grad():
+                self._method(f"on_{stage}_model_eval")()
+                try:
+                    yield hooks, self._evaluation_step(stage), results
+                finally:
+                    self._method(f"on_{stage}_model_train")()
+        finally:
+            results.loader, results.batch = None, None
+            previous, self.fx, state.stage = before
+            self.use(previous)
+            self.validated_time = time.monotonic()
+
+    def _with_collector(self, stage: str) -> Hooks:
+        hooks = resolve(self, stage)
+        if stage == "predict" and self.trainer._keep_predictions:
+            self.predictions = [[] for _ in self.data.evaluation[stage]]
+
+            def collect(output: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+                self.predictions[dataloader_idx].append(output)
+
+            hooks.batch_end = (*hooks.batch_end, collect)
+        return hooks
+
+    def _evaluation_step(self, stage: str) -> Callable[..., Any]:
+        """`validation_step` and its siblings, in this run's precision, given what arguments it takes."""
+        step = self._profiled(f"{stage}_step", getattr(self.module, f"{stage}_step"))
+        parameters = inspect.signature(getattr(self.module, f"{stage}_step")).parameters.values()
+        if len(parameters) == 1 and all(p.kind is not p.VAR_POSITIONAL for p in parameters):
+            one_argument = step
+            step = lambda batch, *_: one_argument(batch)  # noqa: E731
+        if self.precision.precision == "32-true":
+            return step
+        forward = self.precision.forward
+
+        def in_precision(*args: Any) -> Any:
+            with forward():
+                return step(*args)
+
+        return in_precision
+
+    def raise_signal(self) -> None:
+        """Between two batches: act on a signal that came meanwhile."""
+        signal = self.trainer._signal
+        if signal is not None:
+            self.trainer._signal = None
+            raise signal
+
+    def warn_modules_in_eval(self) -> None:
+        names = [name or "the module itself" for name, m in self.module.named_modules() if not m.training]
+        if names:
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+            rank_zero_warn(
+                f"in eval mode at the start of fit, and left so: {shown}. Call .train() first if dropout and "
+                "batch-norm statistics are meant to be on."
+            )
+
+    def say_limits(self) -> None:
+        for name in ("limit_train_batches", "limit_val_batches"):
+            limit = getattr(self.trainer, name)
+            if limit == 1 and isinstance(limit, int):
+                rank_zero_info(f"{name}=1 is one batch; 1.0 would be all of them.")

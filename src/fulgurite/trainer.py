@@ -1,0 +1,969 @@
+"""The trainer: 42 arguments resolved to attributes, and the four things one does with a module."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import traceback
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fulgurite import checkpoint as checkpoints
+from fulgurite import loop
+from fulgurite.callbacks.callback import Callback
+from fulgurite.callbacks.checkpoint import Checkpoint
+from fulgurite.compat.arguments import REMOVED_HOOKS, removed_arguments
+from fulgurite.compat.loops import EvaluationLoopView, FitLoopView, loops_of, progress_of
+from fulgurite.core.datamodule import LightningDataModule
+from fulgurite.core.module import LightningModule
+from fulgurite.defaults import (
+    checked_flags,
+    checkpoint_path,
+    default_callbacks,
+    loggers_of,
+    ordered,
+    profiler_of,
+    strategy_of,
+)
+from fulgurite.dataflow import own_transfer
+from fulgurite.hooks import calls, for_module, overrides
+from fulgurite.machine.accelerators import Accelerator, accelerator_of
+from fulgurite.machine.devices import resolve_devices
+from fulgurite.machine.precision import Precision
+from fulgurite.machine.signals import handled
+from fulgurite.machine.strategy import Strategy, TorchCheckpointIO
+from fulgurite.progress import Progress
+from fulgurite.results import Metrics, MetricSource, Results, as_number
+from fulgurite.run import Run
+from fulgurite.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
+from fulgurite.tables import results_table
+from fulgurite.utilities.exceptions import MisconfigurationException, SIGTERMException
+from fulgurite.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from fulgurite.utilities.types import LRSchedulerConfig
+
+if TYPE_CHECKING:
+    from fulgurite.loggers.logger import Logger
+    from fulgurite.profilers.profiler import Profiler
+
+_STAGE_OF = {
+    TrainerFn.FITTING: ("train", RunningStage.TRAINING),
+    TrainerFn.VALIDATING: ("validation", RunningStage.VALIDATING),
+    TrainerFn.TESTING: ("test", RunningStage.TESTING),
+    TrainerFn.PREDICTING: ("predict", RunningStage.PREDICTING),
+}
+_LOADER_HOOKS = {
+    "train": "train_dataloader",
+    "validation": "val_dataloader",
+    "test": "test_dataloader",
+    "predict": "predict_dataloader",
+}
+_HERE = str(Path(__file__).parent)
+_NEEDED = {
+    "training_step": "For example: def training_step(self, batch, batch_idx): return self.compute_loss(batch)",
+    "configure_optimizers": "For example: def configure_optimizers(self): return torch.optim.Adam(self.parameters())",
+}
+
+
+class Trainer:
+    """Trains, validates, tests and predicts with a `LightningModule`.
+
+    Arguments are keyword-only and carry Lightning's names and defaults; `None` stands for the default given here.
+
+    Args:
+        accelerator: "auto", "cpu", "gpu", "cuda" or "mps".
+        strategy: "auto", or how several processes work together.
+        devices: a count, indices (`[0, 2]`, "0,2"), -1 for all, or "auto".
+        num_nodes: number of machines.
+        precision: "32-true" (default), "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true"; 16, 32, 64, "bf16".
+        logger: True (TensorBoard where installed, else CSV), False, a logger or several.
+        callbacks: a callback or several.
+        fast_dev_run: run this many batches of each stage, without loggers and checkpoints; True is 1.
+        max_epochs: epochs at most (1000, where neither max_steps nor max_time is given; -1: no limit).
+        min_epochs: epochs at least, whatever wants to stop earlier.
+        max_steps: optimizer steps at most (-1: no limit).
+        min_steps: optimizer steps at least.
+        max_time: "DD:HH:MM:SS", a timedelta or a dictionary of its arguments.
+        limit_train_batches: int, so many batches; float, such a part of them. Also for val, test and predict.
+        limit_val_batches: see `limit_train_batches`.
+        limit_test_batches: see `limit_train_batches`.
+        limit_predict_batches: see `limit_train_batches`.
+        overfit_batches: train and validate on so many, or such a part, of the batches, in a fixed order.
+        val_check_interval: validate every so many training batches (int), such a part of an epoch (float), or so
+            much time ("DD:HH:MM:SS", timedelta, dictionary).
+        check_val_every_n_epoch: validate in every n-th epoch; None counts batches across epochs.
+        num_sanity_val_steps: validation batches to try before training (2; -1: all).
+        log_every_n_steps: optimizer steps between rows of the loggers (50).
+        enable_checkpointing: add a `ModelCheckpoint` if there is none (True).
+        enable_progress_bar: show progress (True).
+        enable_model_summary: print the layers before training (True).
+        accumulate_grad_batches: batches whose average gradient makes one optimizer step.
+        gradient_clip_val: clip gradients at this value; None or 0: not at all.
+        gradient_clip_algorithm: "norm" (default) or "value".
+        deterministic: use deterministic algorithms only (True), or warn where there is none ("warn").
+        benchmark: let cuDNN try its algorithms.
+        inference_mode: use torch.inference_mode outside fit, instead of no_grad.
+        use_distributed_sampler: share the data out among processes.
+        profiler: "simple", "advanced", "pytorch" or a profiler.
+        detect_anomaly: let autograd name the operation that made a nan.
+        barebones: nothing but the loop: no logging, bar, summary, checkpoints or sanity check.
+        plugins: a Precision or CheckpointIO of your own.
+        sync_batchnorm: share batch-norm statistics among processes.
+        reload_dataloaders_every_n_epochs: ask for the loaders again every n epochs.
+        default_root_dir: where logs and checkpoints go when nothing else says (the working directory).
+        enable_autolog_hparams: log the module's and data module's hyper-parameters.
+        model_registry: not supported.
+    """
+
+    @removed_arguments
+    def __init__(
+        self,
+        *,
+        accelerator: str | Accelerator = "auto",
+        strategy: str | Strategy = "auto",
+        devices: list[int] | str | int = "auto",
+        num_nodes: int = 1,
+        precision: str | int | None = None,
+        logger: Logger | Iterable[Logger] | bool | None = None,
+        callbacks: list[Callback] | Callback | None = None,
+        fast_dev_run: int | bool = False,
+        max_epochs: int | None = None,
+        min_epochs: int | None = None,
+        max_steps: int = -1,
+        min_steps: int | None = None,
+        max_time: str | timedelta | dict[str, int] | None = None,
+        limit_train_batches: int | float | None = None,
+        limit_val_batches: int | float | None = None,
+        limit_test_batches: int | float | None = None,
+        limit_predict_batches: int | float | None = None,
+        overfit_batches: int | float = 0.0,
+        val_check_interval: int | float | str | timedelta | dict[str, int] | None = None,
+        check_val_every_n_epoch: int | None = 1,
+        num_sanity_val_steps: int | None = None,
+        log_every_n_steps: int | None = None,
+        enable_checkpointing: bool | None = None,
+        enable_progress_bar: bool | None = None,
+        enable_model_summary: bool | None = None,
+        accumulate_grad_batches: int = 1,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+        deterministic: bool | str | None = None,
+        benchmark: bool | None = None,
+        inference_mode: bool = True,
+        use_distributed_sampler: bool = True,
+        profiler: Profiler | str | None = None,
+        detect_anomaly: bool = False,
+        barebones: bool = False,
+        plugins: Any = None,
+        sync_batchnorm: bool = False,
+        reload_dataloaders_every_n_epochs: int = 0,
+        default_root_dir: str | Path | None = None,
+        enable_autolog_hparams: bool = True,
+        model_registry: str | None = None,
+    ) -> None:
+        given = {name: value for name, value in locals().items() if name != "self"}
+        flags = checked_flags(given)
+        self.default_root_dir = str(Path.cwd() if default_root_dir is None else default_root_dir)
+
+        # the machine
+        chosen = resolve_devices(accelerator, devices)
+        self.accelerator: Accelerator = accelerator_of(chosen.kind)
+        self.num_nodes = num_nodes
+        self.strategy: Strategy = strategy_of(strategy, chosen, num_nodes)
+        self.precision_plugin: Precision = flags.plugin(Precision) or Precision(precision, self.strategy.root_device)
+        if (checkpoint_io := flags.plugin(TorchCheckpointIO)) is not None:
+            self.strategy.checkpoint_io = checkpoint_io
+        self.sync_batchnorm, self.use_distributed_sampler = sync_batchnorm, use_distributed_sampler
+
+        # how long, how much, how often
+        self.fast_dev_run = fast_dev_run
+        self.max_epochs, self.min_epochs = flags.max_epochs, flags.min_epochs
+        self.max_steps, self.min_steps = flags.max_steps, min_steps
+        self.limit_train_batches, self.limit_val_batches = flags.limit_train_batches, flags.limit_val_batches
+        self.limit_test_batches, self.limit_predict_batches = flags.limit_test_batches, flags.limit_predict_batches
+        self.overfit_batches = overfit_batches
+        self.val_check_interval = flags.val_check_interval
+        self._val_check_seconds = flags.val_check_seconds
+        self.check_val_every_n_epoch = flags.check_val_every_n_epoch
+        self.num_sanity_val_steps = flags.num_sanity_val_steps
+        self.log_every_n_steps = flags.log_every_n_steps
+        self.reload_dataloaders_every_n_epochs = reload_dataloaders_every_n_epochs
+
+        # optimization
+        self._accumulate_grad_batches = accumulate_grad_batches
+        self.gradient_clip_val, self.gradient_clip_algorithm = gradient_clip_val, gradient_clip_algorithm
+        self.inference_mode, self.barebones = inference_mode, barebones
+        self._detect_anomaly = detect_anomaly
+        self._deterministic, self._benchmark = deterministic, benchmark
+        self._set_deterministic()
+
+        # who watches
+        self._loggers: list[Logger] = loggers_of(flags.logger, self.default_root_dir, bool(fast_dev_run))
+        self.enable_autolog_hparams = enable_autolog_hparams
+        self.profiler, self._active_profiler = profiler_of(profiler, self.log_dir)
+        self.callbacks: list[Callback] = default_callbacks(flags, callbacks, max_time)
+
+        # what happens
+        self.state = TrainerState()
+        self.progress = Progress()
+        self.should_stop = False
+        self.received_sigterm = False
+        self.datamodule: LightningDataModule | None = None
+        self.optimizers: list[Optimizer] = []
+        self.lr_scheduler_configs: list[LRSchedulerConfig] = []
+        self.predict_loop = EvaluationLoopView(self, "predict")
+        self.validate_loop = EvaluationLoopView(self, "validation")
+        self.test_loop = EvaluationLoopView(self, "test")
+        self.fit_loop = FitLoopView(self)
+        self._model: LightningModule | None = None
+        self._run: Run | None = None
+        self._results: Results = None  # type: ignore[assignment]  # there is one whenever a hook runs
+        self._metrics = Metrics()
+        self._sources: dict[str, Any] = {}
+        self._signal: BaseException | None = None
+        self._keep_predictions = True
+        self._auto_lr_find: bool | str = False
+        self._resume_from_checkpoint: str | Path | None = None
+        self._ckpt_path: str | Path | None = None
+        self._said: set[str] = set()
+
+    # the four things one does
+    def fit(
+        self,
+        model: LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: LightningDataModule | None = None,
+        ckpt_path: str | Path | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Train.
+
+        Args:
+            model: what to train.
+            train_dataloaders: any iterable of batches, a list or dictionary of them, or a data module. By default the
+                module's own `train_dataloader`.
+            val_dataloaders: any iterable of batches, or a list of them.
+            datamodule: the data module, instead of loaders.
+            ckpt_path: a checkpoint to go on from: a path, "best", "last" or "hpc".
+            weights_only: how to unpickle the checkpoint; by default safely, with an error that names what is refused.
+        """
+        if isinstance(train_dataloaders, LightningDataModule):
+            datamodule, train_dataloaders = train_dataloaders, None
+        given = {"train": train_dataloaders, "validation": val_dataloaders}
+        ckpt_path = ckpt_path if ckpt_path is not None else self._resume_from_checkpoint
+        with self._running(TrainerFn.FITTING, model, given, datamodule, ckpt_path, weights_only) as run:
+            loop.fit(run)
+
+    def validate(
+        self,
+        model: LightningModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        verbose: bool = True,
+        datamodule: LightningDataModule | None = None,
+        weights_only: bool | None = None,
+    ) -> list[dict[str, float]]:
+        """One pass over the validation data; the logged metrics, a dictionary for each loader.
+
+        Without a model: the one of the last call, with the best checkpoint's weights unless `ckpt_path` says another.
+        """
+        return self._evaluate(
+            TrainerFn.VALIDATING, model, dataloaders, ckpt_path, verbose, datamodule, weights_only
+        ).outputs
+
+    def test(
+        self,
+        model: LightningModule | None = None,
+        dataloaders: Any = None,
+        ckpt_path: str | Path | None = None,
+        verbose: bool = True,
+        datamodule: LightningDataModule | None = None,
+        weights_only: bool | None = None,
+    ) -> list[dict[str, float]]:
+        """One pass over the test data; the logged metrics, a dictionary for each loader. As `validate` otherwise."""
+        return self._evaluate(
+            TrainerFn.TESTING, model, dataloaders, ckpt_path, verbose, datamodule, weights_only
+        ).outputs
+
+    def predict(
+        self,
+        model: LightningModule | None = None,
+        dataloaders: Any = None,
+        datamodule: LightningDataModule | None = None,
+        return_predictions: bool | None = None,
+        ckpt_path: str | Path | None = None,
+        weights_only: bool | None = None,
+    ) -> list[Any] | None:
+        """What `predict_step` returns for each batch: a list, or with several loaders a list of lists."""
+        self._keep_predictions = return_predictions is None or return_predictions
+        self._evaluate(TrainerFn.PREDICTING, model, dataloaders, ckpt_path, False, datamodule, weights_only)
+        run = self._run
+        assert run is not None
+        if not self._keep_predictions:
+            return None
+        return run.predictions[0] if len(run.predictions) == 1 else run.predictions
+
+    def _evaluate(
+        self,
+        fn: TrainerFn,
+        model: LightningModule | None,
+        dataloaders: Any,
+        ckpt_path: str | Path | None,
+        verbose: bool,
+        datamodule: LightningDataModule | None,
+        weights_only: bool | None,
+    ) -> Results:
+        stage, _ = _STAGE_OF[fn]
+        if isinstance(dataloaders, LightningDataModule):
+            datamodule, dataloaders = dataloaders, None
+        with self._running(fn, model, {stage: dataloaders}, datamodule, ckpt_path, weights_only) as run:
+            results = run.eval_results[stage] = Results(run, _STAGE_OF[fn][1].value)
+            if run.data.open_evaluation(stage):
+                loop.evaluate(run, stage, math.inf)
+        if verbose and self.is_global_zero and results.outputs:
+            print(results_table(results.outputs, _STAGE_OF[fn][1].value))
+        return results
+
+    def tune(self, model: LightningModule, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """What `auto_lr_find=True` asks for, before `fit`; of the 1.x era: write `Tuner(trainer).lr_find(model)`."""
+        from fulgurite.tuner.auto import tune
+
+        return tune(self, model, *args, **kwargs)
+
+    # a call from start to end
+    @contextlib.contextmanager
+    def _running(
+        self,
+        fn: TrainerFn,
+        model: LightningModule | None,
+        given: dict[str, Any],
+        datamodule: LightningDataModule | None,
+        ckpt_path: str | Path | None,
+        weights_only: bool | None,
+    ) -> Iterator[Run]:
+        """Everything around the loop: setting up, signals, exceptions, tearing down."""
+        module = self._module_of(fn, model)
+        ckpt_path = checkpoint_path(self, fn, ckpt_path, model_given=model is not None)
+        self._attach(fn, module, given, datamodule)
+        run = Run(self, module, {s: self._source_of(s) for s in given}, loop.before_step)
+        self._run = run
+        try:
+            with handled(self), self._settings(fn):
+                self._set_up(run, fn, ckpt_path, weights_only)
+                yield run
+                run.raise_signal()
+                self._tear_down(run, fn)
+        except BaseException as exception:
+            self._fail(run, fn, exception)
+            if isinstance(exception, StopIteration):
+                raise RuntimeError(_escaped(exception)) from exception
+            raise
+        self.state.status, self.state.stage = TrainerStatus.FINISHED, None
+
+    def _module_of(self, fn: TrainerFn, model: LightningModule | None) -> LightningModule:
+        if model is None:
+            if self._model is None:
+                raise TypeError(f"Trainer.{fn}() needs a model: no earlier call has given one.")
+            return self._model
+        original = getattr(model, "_orig_mod", model)  # torch.compile wraps the module
+        if not isinstance(original, LightningModule):
+            raise TypeError(f"Trainer.{fn}() takes a LightningModule, not {type(model).__qualname__}.")
+        return original
+
+    def _attach(
+        self, fn: TrainerFn, module: LightningModule, given: dict[str, Any], datamodule: LightningDataModule | None
+    ) -> None:
+        if datamodule is not None and any(loaders is not None for loaders in given.values()):
+            raise MisconfigurationException(
+                f"Trainer.{fn}() was given both loaders and a data module. Pass one of the two."
+            )
+        self._model, self.datamodule = module, datamodule
+        if fn == TrainerFn.FITTING:
+            self.should_stop = False
+            self.optimizers, self.lr_scheduler_configs = [], []
+        self.state.fn, self.state.status = fn, TrainerStatus.RUNNING
+        self.state.stage = _STAGE_OF[fn][1]
+        module.trainer = self
+        if datamodule is not None:
+            datamodule.trainer = self
+        for stage, loaders in given.items():
+            self._sources[stage] = self._find_source(stage, loaders)
+        self._metrics.restore(Metrics())
+
+    def _find_source(self, stage: str, loaders: Any) -> Any:
+        """A function that gives the loaders of a stage, or None where nobody defines them."""
+        hook = _LOADER_HOOKS[stage]
+        if loaders is not None:
+            return lambda: loaders
+        for owner, base in ((self.datamodule, LightningDataModule), (self._model, LightningModule)):
+            if owner is not None and overrides(owner, hook, base):
+                return getattr(owner, hook)
+        return None
+
+    def _source_of(self, stage: str) -> Any:
+        return self._sources.get(stage)
+
+    def _set_up(self, run: Run, fn: TrainerFn, ckpt_path: str | Path | None, weights_only: bool | None) -> None:
+        module, stage, fitting = run.module, fn.value, fn == TrainerFn.FITTING
+        self._attach_module_callbacks(run)
+        self._check(fn)
+        self._prepare_data()
+        if self._active_profiler is not None:
+            self._active_profiler.setup(stage=stage, local_rank=self.local_rank, log_dir=self.log_dir)
+        if self.datamodule is not None:
+            self.datamodule.setup(stage=stage)
+        self._call(run, "setup", stage=stage)
+        with self.init_module():
+            for_module(run, "configure_model")()
+        self.precision_plugin.convert_module(module)
+        self.strategy.setup(module)
+        checkpoint = None
+        if ckpt_path is not None:
+            self._ckpt_path = ckpt_path
+            rank_zero_info(f"Restoring from {ckpt_path}")
+            checkpoint = self.strategy.checkpoint_io.load_checkpoint(
+                ckpt_path, map_location="cpu", weights_only=weights_only
+            )
+            checkpoints.load_weights(run, checkpoint)
+        if fitting:
+            self._set_up_fit(run, checkpoint)
+        else:
+            run.progress = Progress(**self.progress.state_dict())
+            run.progress.eval_batches = {}
+            run.transfer = own_transfer(run)
+            self._log_hparams(run)
+
+    def _set_up_fit(self, run: Run, checkpoint: dict[str, Any] | None) -> None:
+        if checkpoint is not None:
+            checkpoints.load_callbacks(run, checkpoint)
+        before, run.fx = run.fx, "configure_optimizers"
+        run.configure_optimizers()
+        run.fx = before
+        self._call(run, "on_fit_start")
+        self._log_hparams(run)
+        run.resolve_training()
+        if checkpoint is not None:
+            checkpoints.load_training(run, checkpoint, progress_of)
+            for logger in self.loggers:
+                if hasattr(logger, "resume_from_step"):
+                    logger.resume_from_step(run.batches_that_stepped)
+        wanted = self.num_sanity_val_steps if self.enable_validation else 0
+        run.sanity_batches = 0 if run.progress.in_epoch else wanted
+        run.warn_modules_in_eval()
+
+    def _attach_module_callbacks(self, run: Run) -> None:
+        """Callbacks of the module itself; one of a class that the trainer has too replaces the trainer's."""
+        own = for_module(run, "configure_callbacks")()
+        own = list(own) if isinstance(own, (list, tuple)) else [own] if own is not None else []
+        if own:
+            kept = [cb for cb in self.callbacks if not any(issubclass(type(new), type(cb)) for new in own)]
+            self.callbacks = run.callbacks = ordered(kept + own)
+        for callback in self.callbacks:
+            callback.log, callback.log_dict = run.module.log, run.module.log_dict  # type: ignore[attr-defined]
+
+    def _check(self, fn: TrainerFn) -> None:
+        """What this call needs of the module and the data, before anything runs."""
+        module = self.lightning_module
+
+        def has(name: str) -> bool:
+            return overrides(module, name, LightningModule)
+
+        name = type(module).__qualname__
+        removed = [old for old in REMOVED_HOOKS if callable(getattr(module, old, None))]
+        if removed:
+            raise NotImplementedError(
+                f"{name}.{removed[0]} is a hook of the 1.x era. {REMOVED_HOOKS[removed[0]]}"
+            )
+        stage, _ = _STAGE_OF[fn]
+        if fn == TrainerFn.FITTING:
+            for needed in ("training_step", "configure_optimizers"):
+                if not has(needed):
+                    raise MisconfigurationException(
+                        f"{name} does not define {needed}, which fit needs. {_NEEDED[needed]}"
+                    )
+            self._check_optimization(module)
+            if self._source_of("validation") is not None and not has("validation_step"):
+                rank_zero_warn(f"there is validation data, and {name} has no validation_step: nothing is validated.")
+            if has("validation_step") and self._source_of("validation") is None:
+                rank_zero_warn(f"{name} has a validation_step, and there is no validation data: nothing is validated.")
+        elif fn == TrainerFn.PREDICTING:
+            if not has("predict_step") and type(module).forward is LightningModule.forward:
+                raise MisconfigurationException(f"{name} defines neither predict_step nor forward; predict needs one.")
+        elif not has(f"{stage}_step"):
+            raise MisconfigurationException(f"{name} does not define {stage}_step, which {fn} needs.")
+        if self._source_of(stage) is None:
+            hook = _LOADER_HOOKS[stage]
+            argument = "train_dataloaders" if stage == "train" else "dataloaders"
+            raise MisconfigurationException(
+                f"Trainer.{fn}() has no data. Pass {argument}=..., datamodule=..., or define {hook} in {name}."
+            )
+
+    def _check_optimization(self, module: LightningModule) -> None:
+        if module.automatic_optimization:
+            return
+        if self.gradient_clip_val:
+            raise MisconfigurationException(
+                f"gradient_clip_val={self.gradient_clip_val} does nothing under manual optimization. Call "
+                "self.clip_gradients(optimizer, gradient_clip_val=..., gradient_clip_algorithm='norm') before its step."
+            )
+        if self.accumulate_grad_batches != 1:
+            raise MisconfigurationException(
+                f"accumulate_grad_batches={self.accumulate_grad_batches} does nothing under manual optimization. Step "
+                "the optimizer in every n-th training_step instead."
+            )
+
+    def _prepare_data(self) -> None:
+        for owner, base in ((self.datamodule, LightningDataModule), (self.lightning_module, LightningModule)):
+            if owner is not None and overrides(owner, "prepare_data", base):
+                per_node = getattr(owner, "prepare_data_per_node", True)
+                if (self.local_rank == 0) if per_node else (self.global_rank == 0):
+                    owner.prepare_data()
+        self.strategy.barrier("prepare_data")
+
+    def _call(self, run: Run, name: str, **kwargs: Any) -> None:
+        """A hook that runs once: callbacks, then the module."""
+        for hook in calls(run, name):
+            hook(**kwargs)
+
+    def _log_hparams(self, run: Run) -> None:
+        if not self.enable_autolog_hparams or not self.loggers:
+            return
+        hparams: dict[str, Any] = {}
+        for owner in (run.module, self.datamodule):
+            if owner is None or not getattr(owner, "_log_hyperparams", False):
+                continue
+            initial = dict(owner.hparams_initial)
+            clash = [k for k in initial if k in hparams and hparams[k] is not initial[k] and hparams[k] != initial[k]]
+            if clash:
+                raise MisconfigurationException(
+                    f"the module and the data module both have hyper-parameters named {', '.join(clash)}, with "
+                    "different values. Rename them, or save_hyperparameters(logger=False) in one of the two."
+                )
+            hparams.update(initial)
+        logged = any(getattr(o, "_log_hyperparams", False) for o in (run.module, self.datamodule) if o is not None)
+        for logger in self.loggers:
+            if logged:
+                logger.log_hyperparams(hparams)
+            logger.log_graph(run.module)
+            logger.save()
+
+    @contextlib.contextmanager
+    def _settings(self, fn: TrainerFn) -> Iterator[None]:
+        if self._detect_anomaly and fn == TrainerFn.FITTING:
+            with torch.autograd.set_detect_anomaly(True):
+                yield
+        else:
+            yield
+
+    def _set_deterministic(self) -> None:
+        if self._deterministic:
+            torch.use_deterministic_algorithms(True, warn_only=self._deterministic == "warn")
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        if self._benchmark is not None or self._deterministic:
+            torch.backends.cudnn.benchmark = bool(self._benchmark)
+
+    def _tear_down(self, run: Run, fn: TrainerFn) -> None:
+        if fn == TrainerFn.FITTING:
+            self._call(run, "on_fit_end")
+        self._teardown_hooks(run, fn)
+        for logger in self.loggers:
+            logger.finalize("success")
+        if self._active_profiler is not None:
+            self._active_profiler.describe()
+            self._active_profiler.teardown(stage=fn.value)
+        self.strategy.teardown()
+
+    def _teardown_hooks(self, run: Run, fn: TrainerFn) -> None:
+        if self.datamodule is not None:
+            self.datamodule.teardown(stage=fn.value)
+        self._call(run, "teardown", stage=fn.value)
+
+    def _fail(self, run: Run, fn: TrainerFn, exception: BaseException) -> None:
+        """Tell everyone who wants to know; what they do must not hide what went wrong."""
+        self.state.status = TrainerStatus.INTERRUPTED
+        for callback in self.callbacks:
+            if overrides(callback, "on_exception", Callback):
+                callback.on_exception(self, run.module, exception)
+        if self.datamodule is not None:
+            self.datamodule.on_exception(exception)
+        for logger in self.loggers:
+            logger.finalize("failed")
+        if isinstance(exception, (KeyboardInterrupt, SIGTERMException)):
+            self._teardown_hooks(run, fn)
+        self.strategy.teardown()
+        self.state.stage = None
+
+    def _say_once(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            rank_zero_info(message)
+
+    # what the module asks of its trainer
+    @property
+    def _wrapped_optimizers(self) -> list[Any]:
+        return list(self._run.wrapped_optimizers) if self._run is not None else []
+
+    def _manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        assert self._run is not None
+        self._run.manual_backward(loss, *args, **kwargs)
+
+    def _clip_gradients(self, optimizer: Any, value: float | None, algorithm: str | None) -> None:
+        own = self.gradient_clip_val
+        if value is not None and own is not None and value != own:
+            raise MisconfigurationException(
+                f"clip_gradients(gradient_clip_val={value}) and Trainer(gradient_clip_val={own}) contradict each "
+                "other; set one of the two."
+            )
+        assert self._run is not None
+        self._run.clip(optimizer, own if value is None else value, algorithm or self.gradient_clip_algorithm)
+
+    # checkpoints
+    def save_checkpoint(
+        self, filepath: str | Path, weights_only: bool | None = None, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint, whole or not at all; call it on every process.
+
+        Args:
+            filepath: where to.
+            weights_only: leave out what is needed to resume.
+            storage_options: for a CheckpointIO of your own.
+        """
+        if self._model is None or self._run is None:
+            raise AttributeError("there is nothing to save: fit, validate, test or predict with a model first.")
+        checkpoint = checkpoints.dump(self, self._run, loops_of, bool(weights_only))
+        options = {} if storage_options is None else {"storage_options": storage_options}
+        if self.is_global_zero:
+            self.strategy.checkpoint_io.save_checkpoint(checkpoint, filepath, **options)
+        self.strategy.barrier("save_checkpoint")
+
+    @property
+    def ckpt_path(self) -> str | Path | None:
+        """The checkpoint that the current or last call was given."""
+        return self._ckpt_path
+
+    @ckpt_path.setter
+    def ckpt_path(self, path: str | Path | None) -> None:
+        self._ckpt_path = path
+
+    @contextlib.contextmanager
+    def init_module(self, empty_init: bool | None = None) -> Iterator[None]:
+        """Modules created inside have their parameters on the device and in the precision of this trainer."""
+        with self.precision_plugin.init_context(), self.strategy.root_device:
+            yield
+
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Print once, not once a process, and without disturbing the progress bar."""
+        if not self.is_global_zero:
+            return
+        bar = self.progress_bar_callback
+        if bar is not None:
+            bar.print(*args, **kwargs)
+        else:
+            print(*args, **kwargs)
+
+    # what happens now
+    @property
+    def training(self) -> bool:
+        """Whether a training batch may be running."""
+        return self.state.stage == RunningStage.TRAINING
+
+    @property
+    def validating(self) -> bool:
+        """Whether validation runs, within fit or by itself."""
+        return self.state.stage == RunningStage.VALIDATING
+
+    @property
+    def testing(self) -> bool:
+        """Whether testing runs."""
+        return self.state.stage == RunningStage.TESTING
+
+    @property
+    def predicting(self) -> bool:
+        """Whether prediction runs."""
+        return self.state.stage == RunningStage.PREDICTING
+
+    @property
+    def sanity_checking(self) -> bool:
+        """Whether the validation batches ahead of training run."""
+        return self.state.stage == RunningStage.SANITY_CHECKING
+
+    @property
+    def evaluating(self) -> bool:
+        """Whether validation or testing runs, the sanity check included."""
+        return self.state.stage is not None and self.state.stage.evaluating
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the last call ended by an exception or a signal."""
+        return self.state.status == TrainerStatus.INTERRUPTED
+
+    # counters
+    @property
+    def current_epoch(self) -> int:
+        """Epochs finished."""
+        return self.progress.epoch
+
+    @property
+    def global_step(self) -> int:
+        """Optimizer steps taken, of all optimizers together."""
+        return self.progress.global_step
+
+    @property
+    def batches_that_stepped(self) -> int:
+        """Training batches after which weights changed: the x-axis of the loggers."""
+        if self._model is not None and not self._model.automatic_optimization:
+            return self.progress.total_batch
+        return self.progress.global_step
+
+    @property
+    def is_last_batch(self) -> bool:
+        """Whether the training batch in work, or just done, is the epoch's last."""
+        return self.progress.is_last_batch
+
+    @property
+    def accumulate_grad_batches(self) -> int:
+        """Batches whose average gradient makes one optimizer step."""
+        return self._accumulate_grad_batches
+
+    @accumulate_grad_batches.setter
+    def accumulate_grad_batches(self, batches: int) -> None:
+        self._accumulate_grad_batches = batches
+        if self._run is not None:
+            self._run.accumulate_grad_batches = batches
+
+    def _limits_of(self, stage: str) -> list[int | float]:
+        return self._run.data.limits.get(stage, []) if self._run is not None else []
+
+    @property
+    def num_training_batches(self) -> int | float:
+        """Training batches of an epoch; inf when that cannot be known."""
+        return self._run.data.train_batches_count if self._run is not None else math.inf
+
+    @property
+    def num_sanity_val_batches(self) -> list[int | float]:
+        """Batches of each validation loader that the sanity check uses."""
+        wanted = self.num_sanity_val_steps
+        return [n if wanted == math.inf else min(n, wanted) for n in self.num_val_batches]
+
+    @property
+    def num_val_batches(self) -> list[int | float]:
+        """Validation batches, for each loader."""
+        return self._limits_of("validation")
+
+    @property
+    def num_test_batches(self) -> list[int | float]:
+        """Test batches, for each loader."""
+        return self._limits_of("test")
+
+    @property
+    def num_predict_batches(self) -> list[int | float]:
+        """Batches to predict, for each loader."""
+        return self._limits_of("predict")
+
+    @property
+    def estimated_stepping_batches(self) -> int | float:
+        """Optimizer steps that this fit will take; inf when that cannot be known. Loads the training loader."""
+        if self.max_epochs == -1:
+            return math.inf if self.max_steps == -1 else self.max_steps
+        run = self._run
+        if run is None or not run.training:
+            raise MisconfigurationException("estimated_stepping_batches is known while fit runs.")
+        if run.data.train is None:
+            run.data.open_train()
+        batches = run.data.train_batches_count
+        if batches == math.inf:
+            return self.max_steps if self.max_steps != -1 else math.inf
+        steps = math.ceil(batches / self.accumulate_grad_batches) * max(self.max_epochs, 1)
+        return min(self.max_steps, steps) if self.max_steps != -1 else steps
+
+    # metrics
+    def _current(self) -> Metrics:
+        if self._results is not None:
+            self._results.pull()
+        return self._metrics
+
+    @property
+    def callback_metrics(self) -> dict[str, Any]:
+        """What callbacks may monitor: every logged value by name."""
+        return self._current().callback
+
+    @property
+    def logged_metrics(self) -> dict[str, Any]:
+        """What was, or will next be, written to the loggers."""
+        return self._current().logged
+
+    @property
+    def progress_bar_metrics(self) -> dict[str, float]:
+        """What the progress bar shows, as numbers: reading it waits for the device."""
+        return {name: as_number(value) for name, value in self._current().bar.items()}
+
+    def metric_source(self, name: str) -> MetricSource | None:
+        """Which stage logged a callback metric, and after how many training batches; None where it is unknown."""
+        return self._current().sources.get(name)
+
+    # objects
+    @property
+    def lightning_module(self) -> LightningModule:
+        """The module of the current or last call."""
+        return self._model  # type: ignore[return-value]  # None before the first call, as in Lightning
+
+    @property
+    def model(self) -> nn.Module | None:
+        """The module as the strategy wraps it."""
+        return self.strategy.model if self.strategy.model is not None else self._model
+
+    @property
+    def enable_validation(self) -> bool:
+        """Whether fit will validate."""
+        return (
+            self._model is not None
+            and self._source_of("validation") is not None
+            and overrides(self._model, "validation_step", LightningModule)
+            and self.limit_val_batches > 0
+        )
+
+    def _loaders_of(self, stage: str) -> Any:
+        return self._run.data.given.get(stage) if self._run is not None else None
+
+    @property
+    def train_dataloader(self) -> Any:
+        """The training loader, as it was given."""
+        return self._loaders_of("train")
+
+    @property
+    def val_dataloaders(self) -> Any:
+        """The validation loaders, as they were given."""
+        return self._loaders_of("validation")
+
+    @property
+    def test_dataloaders(self) -> Any:
+        """The test loaders, as they were given."""
+        return self._loaders_of("test")
+
+    @property
+    def predict_dataloaders(self) -> Any:
+        """The loaders to predict, as they were given."""
+        return self._loaders_of("predict")
+
+    @property
+    def loggers(self) -> list[Logger]:
+        """All loggers."""
+        return self._loggers
+
+    @loggers.setter
+    def loggers(self, loggers: list[Logger] | None) -> None:
+        self._loggers = loggers or []
+
+    @property
+    def logger(self) -> Logger | None:
+        """The first logger."""
+        return self._loggers[0] if self._loggers else None
+
+    @logger.setter
+    def logger(self, logger: Logger | None) -> None:
+        self._loggers = [logger] if logger is not None else []
+
+    @property
+    def log_dir(self) -> str | None:
+        """Where the first logger writes; the default root directory without one."""
+        if not self._loggers:
+            return self.default_root_dir
+        logger = self._loggers[0]
+        return getattr(logger, "log_dir", None) or logger.save_dir
+
+    @property
+    def checkpoint_callbacks(self) -> list[Checkpoint]:
+        """Callbacks that save."""
+        return [callback for callback in self.callbacks if isinstance(callback, Checkpoint)]
+
+    @property
+    def checkpoint_callback(self) -> Checkpoint | None:
+        """The first callback that saves."""
+        return next(iter(self.checkpoint_callbacks), None)
+
+    @property
+    def early_stopping_callbacks(self) -> list[Any]:
+        """Callbacks that stop early."""
+        from fulgurite.callbacks.early_stopping import EarlyStopping
+
+        return [callback for callback in self.callbacks if isinstance(callback, EarlyStopping)]
+
+    @property
+    def early_stopping_callback(self) -> Any:
+        """The first callback that stops early."""
+        return next(iter(self.early_stopping_callbacks), None)
+
+    @property
+    def progress_bar_callback(self) -> Any:
+        """The progress bar."""
+        from fulgurite.callbacks.progress import ProgressBar
+
+        return next((callback for callback in self.callbacks if isinstance(callback, ProgressBar)), None)
+
+    @property
+    def precision(self) -> str:
+        """The precision's full name."""
+        return self.precision_plugin.precision
+
+    @property
+    def scaler(self) -> Any:
+        """The gradient scaler of "16-mixed", else None."""
+        return self.precision_plugin.scaler
+
+    # processes
+    @property
+    def world_size(self) -> int:
+        """Number of processes in all."""
+        return self.strategy.world_size
+
+    @property
+    def global_rank(self) -> int:
+        """The number of this process among all."""
+        return self.strategy.global_rank
+
+    @property
+    def local_rank(self) -> int:
+        """The number of this process on its machine."""
+        return self.strategy.local_rank
+
+    @property
+    def node_rank(self) -> int:
+        """The number of this machine."""
+        return self.strategy.node_rank
+
+    @property
+    def is_global_zero(self) -> bool:
+        """Whether this is the first process: the one that writes."""
+        return self.strategy.is_global_zero
+
+    @property
+    def device_ids(self) -> list[int]:
+        """Indices of this machine's devices in use."""
+        return [self.strategy.root_device.index or 0]
+
+    @property
+    def num_devices(self) -> int:
+        """Devices of this machine in use."""
+        return len(self.device_ids)
+
+    @property
+    def distributed_sampler_kwargs(self) -> dict[str, int] | None:
+        """What a DistributedSampler needs to know, where there are several processes."""
+        return {"num_replicas": self.world_size, "rank": self.global_rank} if self.world_size > 1 else None
+
+
+def _escaped(exception: StopIteration) -> str:
+    """A StopIteration looks like the end of a loop, so the line that raised it is what one must see."""
+    frames = [f for f in traceback.extract_tb(exception.__traceback__) if not f.filename.startswith(_HERE)]
+    where = f"{frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}" if frames else "unknown"
+    return (
+        f"StopIteration escaped from your code at {where}. It would have ended the epoch silently; catch it, or use "
+        "next(iterator, default)."
+    )
