@@ -1,0 +1,17 @@
+"""Exceptions that users catch by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class MisconfigurationException(ValueError):
+    """Settings, hooks or data that do not fit together; the message says what to write instead."""
+
+
+class SIGTERMException(SystemExit):
+    """The process was asked to end by SIGTERM: fit has cleaned up, and the process leaves with 143 (128 + 15)."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*(args or (143,)))
+        self.code = 143
