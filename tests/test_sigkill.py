@@ -43,9 +43,9 @@ class Net(pl.LightningModule):
 
 data = torch.randn(60, 4, generator=torch.Generator().manual_seed(1))
 save = pl.callbacks.ModelCheckpoint(folder, every_n_train_steps=1, save_last=True, enable_version_counter=False)
-trainer = pl.Trainer(max_epochs=4, accelerator="cpu", accumulate_grad_batches=3, val_check_interval=8, log_every_n_steps=1,
-                     logger=pl.loggers.CSVLogger(folder, "", ""), callbacks=[save], enable_progress_bar=False,
-                     enable_model_summary=False)
+trainer = pl.Trainer(max_epochs=4, accelerator="cpu", accumulate_grad_batches=3, val_check_interval=8,
+                     logger=pl.loggers.CSVLogger(folder, "", ""), callbacks=[save], log_every_n_steps=1,
+                     enable_progress_bar=False, enable_model_summary=False)
 torch.manual_seed(0)
 model = Net()
 DataLoader = torch.utils.data.DataLoader

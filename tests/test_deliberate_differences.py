@@ -1,0 +1,361 @@
+"""Where we differ from Lightning on purpose: each row says what both do, and both are run."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+
+import fulgurite
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+OFF = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+
+
+def module(pl: Any, **methods: Any) -> Any:
+    """One weight, the loss is the weight: each batch adds 1 to the gradient."""
+
+    class One(pl.LightningModule):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(1))
+            self.seen: list[Any] = []
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.log("loss", self.w.sum())
+            return self.w.sum()
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("val_loss", float(self.trainer.current_epoch))
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=1.0)
+
+    return type("One", (One,), methods)()
+
+
+def loader(n: int) -> DataLoader[Any]:
+    return DataLoader(torch.zeros(n, 1), 1)
+
+
+def fit(pl: Any, model: Any, train: Any = None, val: Any = None, **flags: Any) -> Any:
+    usual = {"max_epochs": 1, "logger": False, "enable_checkpointing": False, **OFF}
+    if any(isinstance(c, pl.callbacks.ModelCheckpoint) for c in flags.get("callbacks", ())):
+        usual["enable_checkpointing"] = True
+    ckpt_path = flags.pop("ckpt_path", None)
+    trainer = pl.Trainer(**{**usual, **flags})
+    trainer.fit(model, loader(4) if train is None else train, val, ckpt_path=ckpt_path)
+    return trainer
+
+
+def outcome(act: Callable[[], Any]) -> Any:
+    """What `act` returns, or the error as text."""
+    try:
+        return act()
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"
+
+
+# --- what is observed, with either package -----------------------------------------------------------------------
+def gradients_of_each_step(pl: Any) -> Any:
+    model = module(pl, on_before_optimizer_step=lambda self, optimizer: self.seen.append(float(self.w.grad)))
+    fit(pl, model, loader(10), accumulate_grad_batches=4)
+    return model.seen
+
+
+def stop_iteration_in(step: str) -> Callable[[Any], Any]:
+    def observe(pl: Any) -> Any:
+        def broken(self: Any, batch: Any, batch_idx: int) -> Any:
+            return next(iter([]))
+
+        trainer = outcome(lambda: fit(pl, module(pl, **{step: broken}), loader(4), loader(4), num_sanity_val_steps=0))
+        return trainer if isinstance(trainer, str) else f"finished after {trainer.global_step} steps"
+
+    return observe
+
+
+def checkpoint_files(pl: Any, epochs: int, model: Any = None, **how: Any) -> Any:
+    save = pl.callbacks.ModelCheckpoint("saved", save_top_k=-1, **how)
+    fit(pl, model or module(pl), loader(4), loader(1), max_epochs=epochs, callbacks=[save], num_sanity_val_steps=0)
+    return sorted(p.name for p in Path("saved").glob("*.ckpt"))
+
+
+def step_saves_ranked_by_a_validation_metric(pl: Any) -> Any:
+    """val_loss is the epoch's number: a file that names another epoch's was ranked by a stale value."""
+    return checkpoint_files(pl, 2, monitor="val_loss", every_n_train_steps=3, filename="{epoch}-{val_loss:.0f}")
+
+
+def step_saves_in_one_epoch(pl: Any) -> Any:
+    return checkpoint_files(pl, 1, monitor="val_loss", every_n_train_steps=2, filename="{step}-{val_loss:.0f}")
+
+
+def a_name_with_an_unknown_metric(pl: Any) -> Any:
+    return outcome(lambda: checkpoint_files(pl, 1, filename="{epoch}-{accuracy:.1f}"))
+
+
+def a_monitor_that_is_never_logged(pl: Any) -> Any:
+    """Without validation, Lightning waits for it for ever."""
+    save = pl.callbacks.ModelCheckpoint("saved", monitor="nope", save_on_train_epoch_end=True)
+    trainer = outcome(lambda: fit(pl, module(pl), loader(2), callbacks=[save], max_epochs=2))
+    return trainer if isinstance(trainer, str) else sorted(p.name for p in Path("saved").glob("*"))
+
+
+class Promising(IterableDataset[Any]):
+    """Declares 12 and gives 8."""
+
+    def __len__(self) -> int:
+        return 12
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(torch.zeros(8, 1))
+
+
+def validations_where_the_length_is_wrong(pl: Any) -> Any:
+    model = module(pl, on_validation_epoch_end=lambda self: self.seen.append(self.trainer.global_step))
+    fit(pl, model, DataLoader(Promising(), 1), loader(2), num_sanity_val_steps=0)
+    return model.seen
+
+
+def batches_of_an_empty_stream(pl: Any) -> Any:
+    class Empty(IterableDataset[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            return iter(())
+
+    trainer = outcome(lambda: fit(pl, module(pl), DataLoader(Empty()), max_epochs=2))
+    return trainer if isinstance(trainer, str) else f"finished after {trainer.global_step} steps"
+
+
+def rows_after_a_resumed_run(pl: Any) -> Any:
+    def run(epochs: int, ckpt_path: Any = None) -> None:
+        logger = pl.loggers.CSVLogger(".", "", "same")
+        trainer = fit(
+            pl, module(pl), loader(4), max_epochs=epochs, logger=logger, log_every_n_steps=2, ckpt_path=ckpt_path
+        )
+        trainer.save_checkpoint("a.ckpt")
+
+    run(1)
+    run(2, "a.ckpt")
+    return [line.rpartition(",")[2] for line in Path("same/metrics.csv").read_text().split()[1:]]
+
+
+def a_loss_that_is_not_finite(pl: Any) -> Any:
+    def step(self: Any, batch: Any, batch_idx: int) -> Any:
+        loss = self.w.sum() * (float("nan") if batch_idx == 5 else 1.0)
+        self.log("loss", loss)
+        return loss
+
+    logger = pl.loggers.CSVLogger(".")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer = outcome(
+            lambda: fit(pl, module(pl, training_step=step), loader(8), logger=logger, log_every_n_steps=2)
+        )
+    said = [str(w.message) for w in caught if "finite" in str(w.message) or "nan" in str(w.message)]
+    return trainer if isinstance(trainer, str) else said or "nothing said"
+
+
+def an_optimizer_of_other_parameters(pl: Any) -> Any:
+    stranger = nn.Linear(1, 1)
+    model = module(pl, configure_optimizers=lambda self: torch.optim.SGD(stranger.parameters(), lr=1.0))
+    trainer = outcome(lambda: fit(pl, model))
+    return trainer if isinstance(trainer, str) else "finished"
+
+
+def a_loss_without_gradient(pl: Any) -> Any:
+    return outcome(lambda: fit(pl, module(pl, training_step=lambda self, b, i: self.w.detach().sum())))
+
+
+def a_list_of_batches(pl: Any) -> Any:
+    trainer = outcome(lambda: fit(pl, module(pl), [torch.zeros(2, 1), torch.zeros(2, 1)]))
+    return trainer if isinstance(trainer, str) else f"finished after {trainer.global_step} steps"
+
+
+def the_same_name_twice(pl: Any) -> Any:
+    def step(self: Any, batch: Any, batch_idx: int) -> Any:
+        self.log("acc", 1.0)
+        self.log("acc", 2.0, on_epoch=True)
+
+    return outcome(lambda: fit(pl, module(pl, training_step=step)))
+
+
+def ctrl_c(pl: Any) -> Any:
+    def step(self: Any, batch: Any, batch_idx: int) -> Any:
+        raise KeyboardInterrupt
+
+    return outcome(lambda: fit(pl, module(pl, training_step=step))).partition(":")[0]
+
+
+def epoch_ends_of_a_run_resumed_in_its_last_epoch(pl: Any) -> Any:
+    """The file is written after the last batch, before the epoch is closed."""
+
+    class Save(pl.Callback):  # type: ignore[misc]
+        def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+            trainer.save_checkpoint("last_batch.ckpt")
+
+    fit(pl, module(pl), loader(2), callbacks=[Save()])
+    model = module(pl, on_train_epoch_end=lambda self: self.seen.append("closed"))
+    fit(pl, model, loader(2), ckpt_path="last_batch.ckpt")
+    return model.seen
+
+
+def dropout_after_resuming(pl: Any) -> Any:
+    """Whether the rest of a run draws what it would have drawn without the interruption."""
+
+    def run(epochs: int, ckpt_path: Any = None) -> Any:
+        torch.manual_seed(epochs)
+        model = module(pl, on_train_batch_end=lambda self, *a: self.seen.append(float(torch.rand(()))))
+        fit(pl, model, loader(2), max_epochs=epochs, ckpt_path=ckpt_path).save_checkpoint(f"{epochs}.ckpt")
+        return model.seen
+
+    torch.manual_seed(0)
+    whole = []
+    run(1)
+    model = module(pl, on_train_batch_end=lambda self, *a: whole.append(float(torch.rand(()))))
+    torch.manual_seed(1)
+    fit(pl, model, loader(2), max_epochs=2)
+    return "the same" if run(2, "1.ckpt") == whole[2:] else "others"
+
+
+def steps_with_two_optimizers(pl: Any) -> Any:
+    """global_step counts every optimizer step with both; we count batches beside it."""
+
+    def step(self: Any, batch: Any, batch_idx: int) -> None:
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+            self.manual_backward(self.w.sum())
+            optimizer.step()
+
+    model = module(
+        pl,
+        training_step=step,
+        configure_optimizers=lambda self: [torch.optim.SGD(self.parameters(), lr=0.1) for _ in range(2)],
+    )
+    model.automatic_optimization = False
+    trainer = fit(pl, model, loader(10), max_steps=8, max_epochs=-1)
+    return trainer.global_step, getattr(trainer, "batches_that_stepped", None)
+
+
+def advertisements(pl: Any) -> Any:
+    records: list[str] = []
+
+    class Listen(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record.getMessage())
+
+    names = [n for n in logging.root.manager.loggerDict if n.split(".")[0] in ("lightning", "fulgurite")]
+    listener = Listen()
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            logger = logging.getLogger(name)
+            logger.addHandler(listener)
+            stack.callback(logger.removeHandler, listener)
+        fit(pl, module(pl))
+    return any("http" in r or "install" in r for r in records)
+
+
+@dataclass
+class Difference:
+    observe: Callable[[Any], Any]
+    lightning: Any
+    ours: Any
+
+
+def text(*parts: str) -> re.Pattern[str]:
+    """A text that holds these, in this order."""
+    return re.compile(".*".join(parts), re.DOTALL)
+
+
+HERE = "test_deliberate_differences.py"
+DIFFERENCES = {
+    "the last accumulation window is averaged over its own size": Difference(
+        gradients_of_each_step, [1.0, 1.0, 0.5], [1.0, 1.0, 1.0]
+    ),
+    "StopIteration in training_step is an error that shows the line": Difference(
+        stop_iteration_in("training_step"), "finished after 0 steps", text("RuntimeError", "StopIteration", HERE)
+    ),
+    "StopIteration in validation_step is an error that shows the line": Difference(
+        stop_iteration_in("validation_step"), "finished after 4 steps", text("RuntimeError", "StopIteration", HERE)
+    ),
+    "a step save on a validation metric waits for the validation": Difference(
+        step_saves_in_one_epoch, [], ["step=4-val_loss=0.ckpt"]
+    ),
+    "a checkpoint is never ranked by a stale metric": Difference(
+        step_saves_ranked_by_a_validation_metric,
+        ["epoch=1-val_loss=0.ckpt"],
+        ["epoch=0-val_loss=0.ckpt", "epoch=1-val_loss=1.ckpt"],
+    ),
+    "an unknown metric in a file name is an error": Difference(
+        a_name_with_an_unknown_metric, ["epoch=0-accuracy=0.0.ckpt"], text("Error", "accuracy", "loss")
+    ),
+    "a monitor that is never logged is an error that lists what is": Difference(
+        a_monitor_that_is_never_logged, [], text("MisconfigurationException", "nope", "loss")
+    ),
+    "the last batch is known by looking ahead": Difference(validations_where_the_length_is_wrong, [], [8]),
+    "a stream that yields nothing is an error": Difference(
+        batches_of_an_empty_stream, "finished after 0 steps", text("ValueError", "batch")
+    ),
+    "a resumed run continues its metrics.csv": Difference(rows_after_a_resumed_run, ["5", "7"], ["1", "3", "5", "7"]),
+    "a loss that is not finite is named with its step": Difference(
+        a_loss_that_is_not_finite, "nothing said", text("(?i)nan|finite", "5")
+    ),
+    "an optimizer of strangers is an error": Difference(
+        an_optimizer_of_other_parameters, "finished", text("Error|Exception", "parameters")
+    ),
+    "a loss without gradient is an error that says so": Difference(
+        a_loss_without_gradient, text("RuntimeError: element 0 of tensors"), text("training_step", "grad")
+    ),
+    "a list of batches is told from a list of loaders": Difference(
+        a_list_of_batches, text("finished|Error"), text("Error", "list")
+    ),
+    "a name logged in two ways shows both lines": Difference(
+        the_same_name_twice,
+        text("MisconfigurationException", "different arguments"),
+        text("acc", rf"{HERE}:\d+", rf"{HERE}:\d+"),
+    ),
+    "Ctrl-C stays a KeyboardInterrupt": Difference(ctrl_c, "SystemExit", "KeyboardInterrupt"),
+    "a run resumed inside its last epoch closes it": Difference(
+        epoch_ends_of_a_run_resumed_in_its_last_epoch, [], ["closed"]
+    ),
+    "a resumed run draws what it would have drawn": Difference(dropout_after_resuming, "others", "the same"),
+    "batches are counted beside optimizer steps": Difference(steps_with_two_optimizers, (8, None), (8, 4)),
+    "nothing is advertised": Difference(advertisements, True, False),
+}
+
+
+def agrees(seen: Any, expected: Any) -> bool:
+    if isinstance(expected, re.Pattern):
+        return bool(expected.search("\n".join(seen) if isinstance(seen, list) else str(seen)))
+    return bool(seen == expected)
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_ours(name: str) -> None:
+    row = DIFFERENCES[name]
+    seen = row.observe(fulgurite)
+    assert agrees(seen, row.ours), seen
+
+
+@pytest.mark.parity
+@pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="needs the extra [parity]")
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_lightnings(name: str) -> None:
+    """Were Lightning to change its mind, the row would say something untrue."""
+    import signal
+
+    handler = signal.getsignal(signal.SIGTERM)
+    row = DIFFERENCES[name]
+    seen = row.observe(importlib.import_module("lightning.pytorch"))
+    signal.signal(signal.SIGTERM, handler)
+    assert agrees(seen, row.lightning), seen
