@@ -1,6 +1,6 @@
 """The course's program: knowledge tracing with a LightningModule, as its text prints it, up to submission.csv.
 
-    python -m dkt simulate --out data && python examples/course/dkt_lightning.py
+    python -m dkt simulate data && python examples/course/dkt_lightning.py
 
 It needs only the course's own names, `args.parse_args` and `dkt.dataloader`: put into the course's folder, it uses
 what lies there.
