@@ -70,9 +70,7 @@ def _callback_states(run: Run) -> dict[str, Any]:
     return {callback.state_key: state for callback in run.callbacks if (state := callback.state_dict())}
 
 
-def _add_hparams(
-    checkpoint: dict[str, Any], module: LightningModule, datamodule: LightningDataModule | None
-) -> None:
+def _add_hparams(checkpoint: dict[str, Any], module: LightningModule, datamodule: LightningDataModule | None) -> None:
     for owner, prefix in ((module, ""), (datamodule, "datamodule_")):
         if owner is None or not owner.hparams:
             continue
@@ -100,9 +98,7 @@ def _exact_state(run: Run) -> dict[str, Any]:
         state["loader"] = run.data.state_dict()
     in_window = not run.steps_after(done.batch) and done.batch > 0
     if in_window or not run.module.automatic_optimization:
-        state["gradients"] = {
-            name: p.grad for name, p in run.module.named_parameters() if p.grad is not None
-        }
+        state["gradients"] = {name: p.grad for name, p in run.module.named_parameters() if p.grad is not None}
     return apply_to_collection(state, Tensor, lambda t: t.detach())  # type: ignore[no-any-return]  # a dict in, a dict out
 
 
@@ -155,7 +151,9 @@ def load_callbacks(run: Run, checkpoint: dict[str, Any]) -> None:
             callback.load_state_dict(state)
 
 
-def load_training(run: Run, checkpoint: dict[str, Any], progress_of: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+def load_training(
+    run: Run, checkpoint: dict[str, Any], progress_of: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
     """Everything besides weights: optimizers, schedulers, counters, and what makes the resume exact.
 
     `progress_of` reads the counters of a file that Lightning wrote.
@@ -212,4 +210,3 @@ def _load_metric(run: Run, name: str, state: dict[str, Any]) -> None:
         setattr(metric, key, apply_to_collection(value, Tensor, lambda t: t.to(device)))
     if hasattr(metric, "_update_count"):
         metric._update_count = state["update_count"]
-

@@ -392,7 +392,8 @@ def _skips_in_sampler(loader: Any) -> bool:
 
 
 def _is_stateful(loader: Any) -> bool:
-    return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict") and not isinstance(loader, CombinedLoader)
+    keeps = hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+    return keeps and not isinstance(loader, CombinedLoader)
 
 
 class _LookingAhead(Sampler[Any]):
@@ -421,7 +422,7 @@ class _Shared(Sampler[Any]):
         self.sampler = sampler
 
     def __iter__(self) -> Iterator[Any]:
-        self.indices = iter(self.sampler)
+        self.indices: Iterator[Any] = iter(self.sampler)
         return self.indices
 
     def __len__(self) -> int:
@@ -574,4 +575,3 @@ def own_transfer(run: Run) -> Callable[[Any, int], Any] | None:
         return batch
 
     return all_steps
-

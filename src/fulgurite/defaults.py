@@ -154,7 +154,8 @@ def _check_numbers(given: dict[str, Any]) -> None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise MisconfigurationException(f"{name}={value!r}: it is a whole number of 1 or more.")
-    for name, least in (("num_sanity_val_steps", -1), ("log_every_n_steps", 0), ("reload_dataloaders_every_n_epochs", 0)):
+    least_of = {"num_sanity_val_steps": -1, "log_every_n_steps": 0, "reload_dataloaders_every_n_epochs": 0}
+    for name, least in least_of.items():
         value = given[name]
         if value is not None and (not isinstance(value, int) or value < least):
             raise MisconfigurationException(f"{name}={value!r}: it is a whole number of {least} or more.")
@@ -312,9 +313,7 @@ def ordered(callbacks: list[Callback]) -> list[Callback]:
     return tuners + rest + savers
 
 
-def checkpoint_path(
-    trainer: Trainer, fn: TrainerFn, given: str | Path | None, model_given: bool
-) -> str | Path | None:
+def checkpoint_path(trainer: Trainer, fn: TrainerFn, given: str | Path | None, model_given: bool) -> str | Path | None:
     """Which file `ckpt_path` means."""
     best = next((cb for cb in trainer.checkpoint_callbacks if getattr(cb, "best_model_path", None) is not None), None)
     if given is None:
@@ -340,9 +339,7 @@ def checkpoint_path(
             )
         path = best.best_model_path  # type: ignore[attr-defined]  # found by that attribute
         if not path:
-            raise ValueError(
-                f"Trainer.{fn}(ckpt_path='best'): no checkpoint was saved yet. Fit first, or pass a path."
-            )
+            raise ValueError(f"Trainer.{fn}(ckpt_path='best'): no checkpoint was saved yet. Fit first, or pass a path.")
         return str(path)
     if given == "last":
         return _last(trainer)

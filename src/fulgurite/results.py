@@ -283,7 +283,8 @@ class Results:
         likely = f"{prefix}_{second}" if prefix else second
         return (
             f"self.log({name!r}, ...) is called twice in {self.run.fx} with two metrics: self.{first} at {slot.where} "
-            f"and self.{second} at {user_line()}. One name holds one metric; the second is probably meant as {likely!r}."
+            f"and self.{second} at {user_line()}. One name holds one metric; "
+            f"the second is probably meant as {likely!r}."
         )
 
     def _as_tensor(self, name: str, value: Any) -> Tensor:
@@ -382,8 +383,7 @@ class Results:
 
     def _outputs(self, rows: list[tuple[Slot, Any]]) -> list[dict[str, float]]:
         """One dictionary a loader; what belongs to no loader stands in each."""
-        loaders = sorted({s.loader for s in self.slots.values() if s.loader is not None}) or [None]
-        count = max(self.run.evaluation_loaders(), len(loaders))
+        count = self.run.evaluation_loaders()
         return [
             {s.epoch_name: as_number(v) for s, v in rows if s.options.logger and s.loader in (None, k)}
             for k in range(count)

@@ -1,4 +1,4 @@
-"""Run: everything one call of fit, validate, test or predict needs, resolved once; and the predicates of the counters."""
+"""Run: what one call of fit, validate, test or predict needs, resolved once; and the predicates of the counters."""
 
 from __future__ import annotations
 
@@ -94,7 +94,8 @@ class Run:
         self.hooks = resolve(self, "train")
         self.fx = "training_step"
         self.transfer = own_transfer(self)
-        self.training_step = self._taking_batch_idx(self._profiled("training_step", self.strategy.step("training_step")))
+        training_step = self._profiled("training_step", self.strategy.step("training_step"))
+        self.training_step = self._taking_batch_idx(training_step)
         self.as_output = self._first_output
         self.zero_grad = self._method("optimizer_zero_grad")
         self.backward = self._method("backward")
@@ -297,10 +298,7 @@ class Run:
     def plateau_due(self) -> bool:
         done = self.progress
         return (
-            self.has_plateau
-            and done.batch > 0
-            and done.plateau_at != done.total_batch
-            and self.steps_after(done.batch)
+            self.has_plateau and done.batch > 0 and done.plateau_at != done.total_batch and self.steps_after(done.batch)
         )
 
     def logging_due(self) -> bool:
@@ -469,15 +467,14 @@ class Run:
         """Where in the module a metric object is."""
         return next((name for name, module in self.module.named_modules() if module is metric), None)
 
-    def write(self, values: dict[str, Any], step: int | None = None, epoch_end_of: Results | None = None) -> None:
+    def write(self, values: dict[str, Any], step: float | None = None, epoch_end_of: Results | None = None) -> None:
         """A row for every logger. A logged value named `step` is the x-axis; else it is the step just taken."""
         if not values:
             return
         numbers = as_numbers(values)
         if step is None:
-            given = numbers.pop("step", None)
-            if given is not None:
-                step = given  # type: ignore[assignment]  # as the user logged it
+            if "step" in numbers:
+                step = numbers.pop("step")
             else:
                 numbers.setdefault("epoch", self.trainer.current_epoch)
                 step = self.batches_that_stepped - self._step_taken(epoch_end_of)
@@ -525,7 +522,7 @@ class Run:
     @contextmanager
     def evaluating(self, stage: str) -> Iterator[tuple[Hooks, Callable[..., Any], Results]]:
         """Eval mode and no gradients; both restored on the way out, and `self.log` where it was."""
-        module, state = self.module, self.trainer.state
+        state = self.trainer.state
         if stage not in self.data.evaluation:
             self.data.open_evaluation(stage)
         before = self.results, self.fx, state.stage

@@ -23,6 +23,7 @@ from fulgurite.compat.arguments import REMOVED_HOOKS, removed_arguments
 from fulgurite.compat.loops import EvaluationLoopView, FitLoopView, loops_of, progress_of
 from fulgurite.core.datamodule import LightningDataModule
 from fulgurite.core.module import LightningModule
+from fulgurite.dataflow import own_transfer
 from fulgurite.defaults import (
     checked_flags,
     checkpoint_path,
@@ -32,7 +33,6 @@ from fulgurite.defaults import (
     profiler_of,
     strategy_of,
 )
-from fulgurite.dataflow import own_transfer
 from fulgurite.hooks import calls, for_module, overrides
 from fulgurite.machine.accelerators import Accelerator, accelerator_of
 from fulgurite.machine.devices import resolve_devices
@@ -478,9 +478,7 @@ class Trainer:
         name = type(module).__qualname__
         removed = [old for old in REMOVED_HOOKS if callable(getattr(module, old, None))]
         if removed:
-            raise NotImplementedError(
-                f"{name}.{removed[0]} is a hook of the 1.x era. {REMOVED_HOOKS[removed[0]]}"
-            )
+            raise NotImplementedError(f"{name}.{removed[0]} is a hook of the 1.x era. {REMOVED_HOOKS[removed[0]]}")
         stage, _ = _STAGE_OF[fn]
         if fn == TrainerFn.FITTING:
             for needed in ("training_step", "configure_optimizers"):

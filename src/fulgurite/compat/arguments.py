@@ -95,9 +95,7 @@ def _gpus(gpus: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
             'Write accelerator="auto", devices=1 to train on what is there.'
         )
     devices = gpus if not isinstance(gpus, str) else gpus.strip()
-    rank_zero_deprecation(
-        f"Trainer(gpus={gpus!r}) is of the 1.x era. Write accelerator='gpu', devices={devices!r}."
-    )
+    rank_zero_deprecation(f"Trainer(gpus={gpus!r}) is of the 1.x era. Write accelerator='gpu', devices={devices!r}.")
     return {"accelerator": "gpu", "devices": devices, **{k: kwargs[k] for k in ("devices",) if k in kwargs}}
 
 

@@ -207,4 +207,3 @@ class FitLoopView:
         )
 
     max_epochs, min_epochs, max_steps, min_steps = map(_limit, ("max_epochs", "min_epochs", "max_steps", "min_steps"))
-

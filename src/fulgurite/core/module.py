@@ -179,7 +179,7 @@ class LightningModule(HyperparametersMixin, ModelIO, nn.Module):
         self._strict_loading = strict_loading
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LightningModule:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         moved = fn(torch.empty(0, device=self._device, dtype=self._dtype))
         self.__dict__.update(_device=moved.device, _dtype=moved.dtype)
         return self
@@ -556,7 +556,7 @@ class LightningModule(HyperparametersMixin, ModelIO, nn.Module):
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Compute gradients of the loss; override to do it in your own way."""
-        loss.backward(*args, **kwargs)
+        loss.backward(*args, **kwargs)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     def toggle_optimizer(self, optimizer: Optimizer | LightningOptimizer) -> None:
         """Let only this optimizer's parameters require gradients, until `untoggle_optimizer`."""
@@ -662,7 +662,7 @@ class LightningModule(HyperparametersMixin, ModelIO, nn.Module):
                 compiled = torch.jit.script(self, **kwargs)
             elif method == "trace":
                 sample = apply_to_collection(self._export_sample(example_inputs), Tensor, lambda t: t.to(self.device))
-                compiled = torch.jit.trace(self, example_inputs=sample, **kwargs)
+                compiled = torch.jit.trace(self, example_inputs=sample, **kwargs)  # type: ignore[no-untyped-call]  # as torch
             else:
                 raise ValueError(f"method={method!r} is not one of 'script' and 'trace'.")
         finally:
