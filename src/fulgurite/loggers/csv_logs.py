@@ -1,0 +1,223 @@
+"""Logs as files that anything can read: metrics.csv and hparams.yaml."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fulgurite.core.saving import save_hparams_to_yaml
+from fulgurite.loggers.logger import Logger, as_dict, rank_zero_experiment, with_prefix
+from fulgurite.utilities.rank_zero import rank_zero_only, rank_zero_warn
+
+Row = dict[str, Any]
+
+
+class ExperimentWriter:
+    """Writes the rows of one run; columns are sorted, and the file is rewritten when a new one appears.
+
+    Rows go to disk whole: in one write at the end of the file, or by renaming a complete new file over it. A process
+    killed at any moment leaves a readable file that holds every row saved before.
+    """
+
+    NAME_METRICS_FILE = "metrics.csv"
+    NAME_HPARAMS_FILE = "hparams.yaml"
+
+    def __init__(self, log_dir: str | Path) -> None:
+        self.log_dir = str(log_dir)
+        self.hparams: dict[str, Any] = {}
+        self.metrics: list[Row] = []  # not yet on disk
+        self.metrics_keys: list[str] = []
+        self.metrics_file_path = os.path.join(self.log_dir, self.NAME_METRICS_FILE)
+        self._logged_before: set[tuple[tuple[str, str], ...]] = set()  # rows that a resumed run will log once more
+        Path(self.log_dir).mkdir(parents=True, exist_ok=True)
+        self._hparams_on_disk = True
+        if self._exists():
+            self._drop_torn_line()
+            with open(self.metrics_file_path, newline="") as file:
+                self.metrics_keys = next(csv.reader(file), [])
+
+    def log_hparams(self, params: dict[str, Any]) -> None:
+        """Take hyper-parameters; `save` writes them."""
+        self.hparams.update(params)
+        self._hparams_on_disk = False
+
+    def log_metrics(self, metrics_dict: Mapping[str, Any], step: int | None = None) -> None:
+        """Take a row; `save` writes it."""
+        if step is None:
+            step = len(self.metrics)
+        row = {k: v.item() if isinstance(v, Tensor) else v for k, v in metrics_dict.items()} | {"step": step}
+        if self._logged_before and _content(row) in self._logged_before:
+            return
+        self.metrics.append(row)
+
+    def save(self) -> None:
+        """Bring all rows and hyper-parameters taken so far to disk."""
+        if not self._hparams_on_disk:
+            save_hparams_to_yaml(os.path.join(self.log_dir, self.NAME_HPARAMS_FILE), self.hparams)
+            self._hparams_on_disk = True
+        if not self.metrics:
+            return
+        known = set(self.metrics_keys)
+        if new := {key for row in self.metrics for key in row} - known:
+            self._write_anew([*self._read(), *self.metrics], known | new)
+        else:
+            with open(self.metrics_file_path, "a", newline="") as file:
+                file.write(_as_csv(self.metrics, self.metrics_keys))
+        self.metrics = []
+
+    def resume_from_step(self, step: int) -> None:
+        """Drop the rows of steps beyond `step` (a count): the resumed run logs them again.
+
+        It also logs again those rows of its last step that were written after the checkpoint (that step's validation),
+        with equal values: such a row is not written twice.
+        """
+        if not self._exists():
+            return
+        rows = self._read()
+        kept = [row for row in rows if not row["step"].isdigit() or int(row["step"]) < step]
+        self._logged_before = {_content(row) for row in kept if row["step"] == str(step - 1)}
+        if len(kept) < len(rows):
+            self._write_anew(kept, self.metrics_keys)
+
+    def _exists(self) -> bool:
+        return os.path.isfile(self.metrics_file_path)
+
+    def _drop_torn_line(self) -> None:
+        """A machine that lost power in mid-write leaves half a row; a new one must not continue it."""
+        with open(self.metrics_file_path, "rb+") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+
+    def _read(self) -> list[Row]:
+        if not self._exists():
+            return []
+        with open(self.metrics_file_path, newline="") as file:
+            return list(csv.DictReader(file))
+
+    def _write_anew(self, rows: list[Row], keys: Iterable[str]) -> None:
+        self.metrics_keys = sorted(keys)
+        unfinished = self.metrics_file_path + ".tmp"
+        with open(unfinished, "w", newline="") as file:
+            file.write(_as_csv([dict(zip(self.metrics_keys, self.metrics_keys, strict=True)), *rows], self.metrics_keys))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(unfinished, self.metrics_file_path)
+
+
+def _as_csv(rows: list[Row], keys: list[str]) -> str:
+    text = io.StringIO(newline="")
+    csv.DictWriter(text, fieldnames=keys).writerows(rows)
+    return text.getvalue()
+
+
+def _content(row: Row) -> tuple[tuple[str, str], ...]:
+    """What stands in the file for a row, whatever columns were added to it later."""
+    return tuple(sorted((k, str(v)) for k, v in row.items() if v not in ("", None)))
+
+
+class CSVLogger(Logger):
+    """Write `<save_dir>/<name>/version_<n>/metrics.csv`, one row for each time something is logged.
+
+    Example::
+
+        trainer = Trainer(logger=CSVLogger("logs", name="dkt"))
+
+    With a `version` that exists already, rows are added to its file; a run resumed from a checkpoint continues it.
+    """
+
+    LOGGER_JOIN_CHAR = "-"
+
+    def __init__(
+        self,
+        save_dir: str | Path,
+        name: str | None = "lightning_logs",
+        version: int | str | None = None,
+        prefix: str = "",
+        flush_logs_every_n_steps: int = 100,
+    ) -> None:
+        super().__init__()
+        self._save_dir = os.fspath(save_dir)
+        self._name = name or ""
+        self._version = version
+        self._prefix = prefix
+        self._flush_logs_every_n_steps = flush_logs_every_n_steps
+        self._experiment: ExperimentWriter | None = None
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def version(self) -> int | str:
+        if self._version is None:
+            self._version = next_version(self.root_dir)
+        return self._version
+
+    @property
+    def save_dir(self) -> str:
+        return self._save_dir
+
+    @property
+    def root_dir(self) -> str:
+        return os.path.join(self.save_dir, self.name)
+
+    @property
+    def log_dir(self) -> str:
+        return os.path.join(self.root_dir, version_folder(self.version))
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        """The writer behind it; made, with its folder, when first asked for."""
+        if self._experiment is None:
+            self._experiment = ExperimentWriter(self.log_dir)
+            if self._experiment.metrics_keys:
+                rank_zero_warn(
+                    f"{self._experiment.metrics_file_path} exists: rows are added to it. "
+                    "Give CSVLogger another version, or none, to start a new file."
+                )
+        return self._experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Tensor | float], step: int | None = None) -> None:
+        self.experiment.log_metrics(with_prefix(metrics, self._prefix, self.LOGGER_JOIN_CHAR), step)
+        if step is not None and (step + 1) % self._flush_logs_every_n_steps == 0:
+            self.save()
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | argparse.Namespace | None = None) -> None:
+        self.experiment.log_hparams(as_dict(params))
+
+    @rank_zero_only
+    def save(self) -> None:
+        self.experiment.save()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if self._experiment is not None:  # nothing was logged: leave no empty folder behind
+            self.save()
+
+    @rank_zero_only
+    def resume_from_step(self, step: int) -> None:
+        if self._experiment is None:
+            self._experiment = ExperimentWriter(self.log_dir)  # continuing is what was asked for: no warning
+        self._experiment.resume_from_step(step)
+
+
+def next_version(root_dir: str | Path) -> int:
+    """The first number after all `version_<n>` folders of an experiment."""
+    root = Path(root_dir)
+    taken = [folder.name for folder in root.glob("version_*") if folder.is_dir()] if root.is_dir() else []
+    numbers = [name.removeprefix("version_") for name in taken]
+    return max((int(n) for n in numbers if n.isdigit()), default=-1) + 1
+
+
+def version_folder(version: int | str) -> str:
+    """A number becomes `version_<n>`, a name stands as it is."""
+    return version if isinstance(version, str) else f"version_{version}"
