@@ -1,0 +1,447 @@
+"""Checkpoint files: written whole or not at all, read without running what they hold, turned back into objects."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import io
+import os
+import pathlib
+import pickle
+import uuid
+from argparse import Namespace
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fulgurite.utilities.model_helpers import classmethod_only
+from fulgurite.utilities.parsing import AttributeDict, is_picklable
+from fulgurite.utilities.rank_zero import rank_zero_warn, warn_once
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+T = TypeVar("T")
+PathOrFile = str | Path | IO[bytes]
+MapLocation = torch.device | str | Callable[[Any, str], Any] | dict[str, str] | None
+
+# Lightning's name for a dictionary with attribute access, through its versions; read as the dictionary it is
+_THEIR_DICTIONARIES = [
+    (OrderedDict, f"{module}.AttributeDict")
+    for module in (
+        "lightning.fabric.utilities.data",
+        "lightning.pytorch.utilities.parsing",
+        "lightning_fabric.utilities.data",
+        "pytorch_lightning.utilities.parsing",
+        "fulgurite.utilities.parsing",
+    )
+]
+# of the standard library, without any code that reading could run
+_HARMLESS: list[Any] = [argparse.Namespace, type(Path()), *_THEIR_DICTIONARIES]
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, Tensor, torch.dtype, torch.device, torch.Size)
+_CLASS, _VALUE = "__class__", "value"  # how a Namespace and a Path are written as plain data
+_NAMESPACE, _PATH = "argparse.Namespace", "pathlib.Path"
+
+
+# reading
+def read_checkpoint(
+    path: PathOrFile, map_location: MapLocation = None, weights_only: bool | None = None
+) -> dict[str, Any]:
+    """Read a checkpoint file.
+
+    Args:
+        path: the file, or an open one.
+        map_location: where tensors go, as in `torch.load`; by default where they were, or to the CPU where that device
+            is missing.
+        weights_only: False unpickles everything, which runs whatever code the file holds. Otherwise only plain data,
+            tensors and classes allowed by `torch.serialization.add_safe_globals` are read.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        pickle.UnpicklingError: it holds objects of classes that were not allowed; the message names them.
+        RuntimeError: it is truncated or damaged.
+        ValueError: what it holds is not a checkpoint.
+    """
+    if isinstance(path, (str, Path)):
+        _check_readable(Path(path))
+        path = str(path)
+    safely = weights_only is not False
+    try:
+        with torch.serialization.safe_globals(_HARMLESS if safely else []):
+            loaded = torch.load(path, map_location=map_location or _where_it_was, weights_only=safely)
+    except (ImportError, AttributeError) as error:
+        raise RuntimeError(f"{path} holds an object whose class cannot be imported here: {error}.") from error
+    except (EOFError, OSError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        if safely and (names := _classes_not_allowed(path, error)):
+            raise pickle.UnpicklingError(_foreign(path, names)) from error
+        raise RuntimeError(_damaged(path, error)) from error
+    if not isinstance(loaded, dict):
+        raise ValueError(
+            f"{path} holds a {type(loaded).__name__}, and a checkpoint is a dictionary. "
+            "Load it with torch.load where it belongs."
+        )
+    return loaded
+
+
+def _check_readable(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, and a checkpoint is one file. Name the file in it.")
+    if not path.exists():
+        folder = path.parent
+        there = sorted(p.name for p in folder.glob("*.ckpt")) if folder.is_dir() else None
+        found = f"the folder {folder} does not exist" if there is None else f"in {folder} there are: {there[:20]}"
+        raise FileNotFoundError(f"there is no checkpoint {path}; {found}.")
+
+
+def _where_it_was(storage: Any, location: str) -> Any:
+    kind, _, index = location.partition(":")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        return storage
+    if kind == "mps" and not torch.backends.mps.is_available():
+        return storage
+    return torch.serialization.default_restore_location(storage, location)  # type: ignore[no-untyped-call]
+
+
+def _classes_not_allowed(path: str | IO[bytes], error: Exception) -> list[str]:
+    if not isinstance(error, pickle.UnpicklingError):
+        return []
+    if not isinstance(path, str):
+        path.seek(0)
+    try:
+        with torch.serialization.safe_globals(_HARMLESS):
+            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # a damaged file can fail in any way; it is told as damaged
+        return []
+
+
+def _foreign(path: object, names: list[str]) -> str:
+    classes = ", ".join(names)
+    return (
+        f"{path} holds objects of {classes}, which are not read unless you say so. If you trust where the file comes "
+        f"from, write torch.serialization.add_safe_globals([{classes}]) with these imported, or pass "
+        "weights_only=False, which runs whatever code the file holds."
+    )
+
+
+def _damaged(path: object, error: Exception) -> str:
+    size = f" ({Path(path).stat().st_size} bytes)" if isinstance(path, str) else ""
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return (
+        f"{path}{size} cannot be read as a checkpoint: it is truncated, damaged, or no file that torch.save wrote "
+        f"({reason:.150}). Use another checkpoint; those that a Trainer writes are whole or not there at all."
+    )
+
+
+# writing
+def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Write a checkpoint file so that a crash, a kill or a full disk leaves the previous file, or none, in its place.
+
+    Raises:
+        OSError: it could not be written, the previous file is as it was.
+        TypeError: the checkpoint holds what cannot be pickled; the message says where.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # in its folder: a rename stays on the disk
+    try:
+        with temporary.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if (cause := _os_error(error)) is not None:
+            raise OSError(cause.errno, f"the checkpoint could not be written: {cause.strerror}", str(path)) from error
+        if isinstance(error, (pickle.PicklingError, AttributeError, TypeError)):
+            where = ", ".join(_not_picklable(checkpoint, "checkpoint")) or "it"
+            raise TypeError(
+                f"the checkpoint {path} could not be written: {where} cannot be pickled ({error})."
+            ) from error
+        raise
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name must survive a power cut too
+        finally:
+            os.close(folder)
+
+
+def _os_error(error: BaseException | None) -> OSError | None:
+    """torch tells a full disk as an internal error of its writer; the reason stands behind it."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _not_picklable(obj: Any, name: str) -> Iterator[str]:
+    if isinstance(obj, _PLAIN) or is_picklable(obj):
+        return
+    if isinstance(obj, Mapping):
+        for key, value in obj.items():
+            yield from _not_picklable(value, f"{name}[{key!r}]")
+    elif isinstance(obj, (list, tuple)):
+        for i, value in enumerate(obj):
+            yield from _not_picklable(value, f"{name}[{i}]")
+    else:
+        yield name
+
+
+# hyper-parameters as plain data
+def plain_hparams(hparams: Mapping[Any, Any]) -> dict[str, Any]:
+    """Hyper-parameters as a checkpoint holds them: loadable with `weights_only=True` where their values are plain.
+
+    A Namespace or a Path becomes a small dictionary that `restored_hparams` turns back. Objects of other classes stay;
+    what cannot be pickled is left out with a warning.
+    """
+    plain = {}
+    for key, value in hparams.items():
+        value = _plain(value)
+        if _is_plain(value) or is_picklable(value):
+            plain[key] = value
+        else:
+            warn_once(
+                f"the hyper-parameter {key!r} of type {type(value).__name__} cannot be pickled, so checkpoints are "
+                f"saved without it. Pass it when loading, load_from_checkpoint(path, {key}=...), and leave it out: "
+                f"save_hyperparameters(ignore=[{key!r}])."
+            )
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, Namespace):
+        return {_CLASS: _NAMESPACE, _VALUE: _plain(vars(value))}
+    if isinstance(value, pathlib.Path):
+        return {_CLASS: _PATH, _VALUE: str(value)}
+    if type(value) is list or type(value) is tuple:
+        return type(value)(_plain(v) for v in value)
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == () and hasattr(value, "item"):
+        return value.item()  # a NumPy number: equal to Python's, but a class of its own to a reader
+    return value
+
+
+def restored_hparams(value: Any) -> Any:
+    """The hyper-parameters that `plain_hparams` wrote, as they were."""
+    if isinstance(value, Mapping):
+        if set(value) == {_CLASS, _VALUE} and value[_CLASS] in (_NAMESPACE, _PATH):
+            content = restored_hparams(value[_VALUE])
+            return Namespace(**content) if value[_CLASS] == _NAMESPACE else Path(content)
+        return {k: restored_hparams(v) for k, v in value.items()}
+    if type(value) is list or type(value) is tuple:
+        return type(value)(restored_hparams(v) for v in value)
+    return value
+
+
+def foreign_classes(obj: Any) -> list[str]:
+    """Names of the classes in `obj` that `torch.load(weights_only=True)` refuses to read."""
+    leaves = list({id(leaf): leaf for leaf in _foreign_leaves(obj)}.values())
+    names: set[str] = set()
+    for leaf in leaves:
+        buffer = io.BytesIO()
+        try:
+            torch.save(leaf, buffer)
+            buffer.seek(0)
+            names.update(torch.serialization.get_unsafe_globals_in_checkpoint(buffer))
+        except Exception:  # it cannot be pickled, or is in a way torch does not analyse: its own name says enough
+            names.add(f"{type(leaf).__module__}.{type(leaf).__qualname__}")
+    return sorted(names)
+
+
+def _foreign_leaves(obj: Any) -> Iterator[Any]:
+    if type(obj) in (dict, OrderedDict, Counter):
+        for key, value in obj.items():
+            yield from _foreign_leaves(key)
+            yield from _foreign_leaves(value)
+    elif type(obj) in (list, tuple, set):
+        for value in obj:
+            yield from _foreign_leaves(value)
+    elif type(obj) not in _PLAIN and type(obj) is not nn.Parameter:
+        yield obj
+
+
+def _is_plain(obj: Any) -> bool:
+    return next(_foreign_leaves(obj), _is_plain) is _is_plain
+
+
+# objects from checkpoints
+class ModelIO:
+    """Gives a class `load_from_checkpoint`."""
+
+    @classmethod_only
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: PathOrFile,
+        map_location: MapLocation = None,
+        hparams_file: str | Path | None = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Build the module from the hyper-parameters in a checkpoint and load its weights.
+
+        Args:
+            checkpoint_path: the file.
+            map_location: where the weights go, as in `torch.load`.
+            hparams_file: a `hparams.yaml` to take the hyper-parameters from instead.
+            strict: whether the names of the weights must match exactly (default: `self.strict_loading`).
+            weights_only: False also reads objects of any class, which runs whatever code the file holds.
+            kwargs: arguments of `__init__` that were not saved, or that shall differ.
+
+        Example::
+
+            model = Classifier.load_from_checkpoint("best.ckpt", encoder=encoder)
+        """
+        return load_from_checkpoint(cls, checkpoint_path, map_location, hparams_file, strict, weights_only, **kwargs)
+
+
+def load_from_checkpoint(
+    cls: type[T],
+    path: PathOrFile,
+    map_location: MapLocation = None,
+    hparams_file: str | Path | None = None,
+    strict: bool | None = None,
+    weights_only: bool | None = None,
+    **overrides: Any,
+) -> T:
+    """Build a module or a datamodule from a checkpoint; `overrides` go before what it holds."""
+    checkpoint = read_checkpoint(path, map_location, weights_only)
+    any_cls: Any = cls
+    key, name_key = any_cls.CHECKPOINT_HYPER_PARAMS_KEY, any_cls.CHECKPOINT_HYPER_PARAMS_NAME
+    if hparams_file is not None:
+        checkpoint[key] = load_hparams_from_yaml(hparams_file)
+    hparams = restored_hparams(checkpoint.get(key) or {})
+    obj: Any = cls(**_init_arguments(cls, hparams, checkpoint.get(name_key), overrides, path))
+    if not isinstance(obj, nn.Module):
+        if cls.__qualname__ in checkpoint:
+            obj.load_state_dict(checkpoint[cls.__qualname__])
+        return obj  # type: ignore[no-any-return]  # an object of cls
+    if "state_dict" not in checkpoint:
+        raise KeyError(
+            f"{path} has no 'state_dict' (its keys: {', '.join(map(str, checkpoint))[:200]}): no Trainer saved it. "
+            f"Load bare weights with {cls.__name__}(...).load_state_dict(torch.load(path))."
+        )
+    _load_weights(obj, checkpoint, strict)
+    device = next((t.device for t in checkpoint["state_dict"].values() if isinstance(t, Tensor)), torch.device("cpu"))
+    return obj.to(device)  # type: ignore[return-value]  # nn.Module.to gives the object itself
+
+
+def _load_weights(module: Any, checkpoint: dict[str, Any], strict: bool | None) -> None:
+    own = getattr(module, "_strict_loading", None)
+    if strict is not None and own is not None and strict != own:
+        raise ValueError(
+            f"load_from_checkpoint(strict={strict}) contradicts self.strict_loading = {own} of the module. "
+            "Leave one of them out."
+        )
+    strict = module.strict_loading if strict is None else strict
+    module.configure_model()
+    module.on_load_checkpoint(checkpoint)
+    missing, unexpected = module.load_state_dict(checkpoint["state_dict"], strict=strict)
+    if missing:
+        rank_zero_warn(f"The checkpoint has no weights for {', '.join(missing)}: these keep their initial values.")
+    if unexpected:
+        rank_zero_warn(f"The checkpoint has weights that the module has no place for: {', '.join(unexpected)}.")
+
+
+def _init_arguments(
+    cls: type, hparams: dict[str, Any], name: str | None, overrides: dict[str, Any], path: object
+) -> dict[str, Any]:
+    """What to call `cls` with."""
+    parameters = list(inspect.signature(cls).parameters.values())
+    names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    if name in names and name not in overrides and name != "kwargs":  # it was saved as one dictionary
+        own = {k: v for k, v in overrides.items() if k in names or takes_any}
+        inside = {k: v for k, v in overrides.items() if k not in own}
+        arguments = {name: AttributeDict({**hparams, **inside}), **own}
+    else:
+        if unknown := [] if takes_any else [k for k in overrides if k not in names]:
+            rank_zero_warn(
+                f"{cls.__name__}.load_from_checkpoint got {', '.join(unknown)}, which {cls.__name__}.__init__ does not "
+                f"take (it takes: {', '.join(sorted(names))}). Ignored."
+            )
+        arguments = {k: v for k, v in {**hparams, **overrides}.items() if takes_any or k in names}
+    missing = [p.name for p in parameters if p.name in names and p.default is p.empty and p.name not in arguments]
+    if missing:
+        call = ", ".join(f"{argument}=..." for argument in missing)
+        held = f"its hyper-parameters: {', '.join(map(str, hparams))}" if hparams else "it has no hyper-parameters"
+        raise TypeError(
+            f"{cls.__name__}.__init__ needs {', '.join(missing)}, which the checkpoint does not hold ({held}). "
+            f"Pass what is missing: {cls.__name__}.load_from_checkpoint({str(path)!r}, {call}), or have it saved: "
+            "self.save_hyperparameters() in __init__."
+        )
+    return arguments
+
+
+# hyper-parameters as YAML
+def save_hparams_to_yaml(
+    config_yaml: str | Path, hparams: Mapping[str, Any] | Namespace, use_omegaconf: bool = True
+) -> None:
+    """Write hyper-parameters as YAML; what YAML cannot hold is left out with a warning."""
+    import yaml
+
+    path = Path(config_yaml)
+    if not path.parent.is_dir():
+        raise RuntimeError(f"hyper-parameters cannot be written to {path}: the folder {path.parent} does not exist.")
+    values = vars(hparams) if isinstance(hparams, Namespace) else hparams
+    written, skipped = {}, []
+    for key, value in values.items():
+        readable = _readable(value)
+        if _is_yaml(readable):
+            written[key] = readable
+        else:
+            skipped.append(f"{key} ({type(value).__name__})")
+    if skipped:
+        warn_once(f"{path.name} is written without {', '.join(skipped)}: YAML holds numbers, text, lists and the like.")
+    path.write_text(yaml.dump(written), encoding="utf-8")
+
+
+def _readable(value: Any) -> Any:
+    value = value.name if isinstance(value, Enum) else value
+    if isinstance(value, Namespace):
+        return _readable(vars(value))
+    if isinstance(value, pathlib.PurePath):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {k: _readable(v) for k, v in value.items()}
+    if type(value) in (list, tuple, set):
+        return type(value)(_readable(v) for v in value)
+    return _plain(value)
+
+
+def _is_yaml(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_is_yaml(k) and _is_yaml(v) for k, v in value.items())
+    if isinstance(value, (list, tuple, set)):
+        return all(map(_is_yaml, value))
+    return type(value) in (type(None), bool, int, float, str)
+
+
+def load_hparams_from_yaml(config_yaml: str | Path, use_omegaconf: bool = True) -> dict[str, Any]:
+    """Read hyper-parameters from YAML; tags of Python objects, other than tuples, are refused."""
+    import yaml
+
+    path = Path(config_yaml)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file of hyper-parameters {path}.")
+
+    class Loader(yaml.SafeLoader):
+        """Plain YAML and Python's tuples, which `yaml.dump` writes with a tag."""
+
+    def construct_tuple(loader: Loader, node: yaml.SequenceNode) -> tuple[Any, ...]:
+        return tuple(loader.construct_sequence(node, deep=True))
+
+    Loader.add_constructor("tag:yaml.org,2002:python/tuple", construct_tuple)
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not a file of plain hyper-parameters: {error}") from error
+    if not isinstance(values or {}, dict):
+        raise ValueError(f"{path} holds a {type(values).__name__}, and hyper-parameters are names with values.")
+    return values or {}
