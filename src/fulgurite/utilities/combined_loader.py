@@ -1,0 +1,185 @@
+"""Several loaders as one: side by side, giving collections of batches, or one after the other."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple, get_args
+
+from fulgurite.utilities.data import sized_len
+
+Mode = Literal["min_size", "max_size_cycle", "max_size", "sequential"]
+Item = tuple[Any, int, int]
+_END = object()
+
+
+class _Rule(NamedTuple):
+    length: Callable[[list[float]], float]
+    is_over: Callable[[list[bool]], bool]  # given which loaders have been exhausted
+
+
+_TOGETHER = {"min_size": _Rule(min, any), "max_size": _Rule(max, all), "max_size_cycle": _Rule(max, all)}
+
+
+class CombinedLoader(Iterable[Item]):
+    """Iterate over several loaders at once; each item is `(batch, batch_idx, dataloader_idx)`.
+
+    Args:
+        iterables: a loader, or lists, tuples and dictionaries of loaders, nested at will. Batches come in the same
+            collection.
+        mode: "min_size" stops with the shortest loader; "max_size" goes on to the longest, with None for those that
+            have ended; "max_size_cycle" starts the shorter ones again; "sequential" gives the batches of one loader
+            after the other.
+
+    Example::
+
+        loader = CombinedLoader({"faces": faces, "names": names}, mode="max_size_cycle")
+        for batch, batch_idx, dataloader_idx in loader:
+            batch["faces"], batch["names"]
+    """
+
+    def __init__(self, iterables: Any, mode: Mode = "min_size") -> None:
+        if mode not in get_args(Mode):
+            raise ValueError(f"mode={mode!r} is not one of {', '.join(map(repr, get_args(Mode)))}.")
+        self._iterables, self._mode = iterables, mode
+        self._flattened = list(_leaves(iterables))
+        self._limits: list[int | float] | None = None
+
+    @property
+    def mode(self) -> Mode:
+        """How the loaders are combined."""
+        return self._mode
+
+    @property
+    def iterables(self) -> Any:
+        """The loaders in the collection they were given in."""
+        return self._iterables
+
+    @property
+    def flattened(self) -> list[Any]:
+        """The loaders in a list; assign one of the same length to replace them."""
+        return self._flattened
+
+    @flattened.setter
+    def flattened(self, flattened: list[Any]) -> None:
+        if len(flattened) != len(self._flattened):
+            raise ValueError(f"{len(flattened)} loaders cannot replace {len(self._flattened)}.")
+        self._iterables = _filled(self._iterables, iter(flattened))
+        self._flattened = list(flattened)
+
+    @property
+    def limits(self) -> list[int | float] | None:
+        """How many batches of each loader to use at most; assign a number or a list."""
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: int | float | list[int | float] | None) -> None:
+        if isinstance(limits, (int, float)):
+            limits = [limits] * len(self._flattened)
+        if limits is not None and len(limits) != len(self._flattened):
+            raise ValueError(f"{len(limits)} limits were given for {len(self._flattened)} loaders.")
+        self._limits = limits
+
+    def __len__(self) -> int:
+        sizes = [self._size(k) for k in range(len(self._flattened))]
+        if not sizes:
+            return 0
+        total = sum(sizes) if self._mode == "sequential" else _TOGETHER[self._mode].length(sizes)
+        if math.isinf(total):
+            raise TypeError(f"a CombinedLoader in mode {self._mode!r} has no length when one of its loaders has none.")
+        return int(total)
+
+    def _size(self, k: int) -> float:
+        size = sized_len(self._flattened[k])
+        return min(math.inf if size is None else size, self._limit(k))
+
+    def _limit(self, k: int) -> float:
+        return math.inf if self._limits is None else self._limits[k]
+
+    def __iter__(self) -> Iterator[Item]:
+        # opened here and not at the first batch: opening a DataLoader draws a random number
+        if self._mode == "sequential":
+            k = next((k for k in range(len(self._flattened)) if self._limit(k)), None)
+            return iter(()) if k is None else self._in_turn(k, iter(self._flattened[k]))
+        return self._together([iter(loader) for loader in self._flattened])
+
+    def _in_turn(self, first: int, opened: Iterator[Any]) -> Iterator[Item]:
+        for k in range(first, len(self._flattened)):
+            if limit := self._limit(k):
+                batches = opened if k == first else iter(self._flattened[k])
+                for i, batch in enumerate(itertools.islice(batches, None if math.isinf(limit) else int(limit))):
+                    yield batch, i, k
+
+    def _together(self, opened: list[Iterator[Any]]) -> Iterator[Item]:
+        if not opened:
+            return
+        rule, cycle = _TOGETHER[self._mode], self._mode == "max_size_cycle"
+        limit = rule.length([self._limit(k) for k in range(len(opened))])
+        ended = [False] * len(opened)
+        for i in itertools.count():
+            if i >= limit:
+                return
+            batches: list[Any] = []
+            for k, loader in enumerate(self._flattened):
+                batch = _END if ended[k] and not cycle else next(opened[k], _END)
+                if batch is _END:
+                    ended[k] = True
+                    if rule.is_over(ended):
+                        return
+                    batch = None
+                    if cycle:
+                        opened[k] = iter(loader)
+                        batch = next(opened[k], _END)
+                        if batch is _END:
+                            raise ValueError(f"loader {k} has no batches, so there is nothing to start again.")
+                batches.append(batch)
+            yield _filled(self._iterables, iter(batches)), i, 0
+
+    def _state_dicts(self) -> list[dict[str, Any]]:
+        """The state of each loader that keeps one."""
+        return [loader.state_dict() for loader in self._flattened if _is_stateful(loader)]
+
+    def _load_state_dicts(self, states: list[dict[str, Any]]) -> None:
+        """Give each loader that keeps a state its own back."""
+        stateful = [loader for loader in self._flattened if _is_stateful(loader)]
+        if len(states) != len(stateful):
+            raise RuntimeError(
+                f"the checkpoint holds the state of {len(states)} loaders, and {len(stateful)} of these keep one. "
+                "Resume with the same loaders."
+            )
+        for loader, state in zip(stateful, states, strict=True):
+            loader.load_state_dict(state)
+
+
+def _is_stateful(loader: Any) -> bool:
+    return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+
+
+def _is_collection(iterables: Any) -> bool:
+    if isinstance(iterables, Mapping):
+        return True
+    # a list of numbers or texts is itself a loader: these are its batches
+    return isinstance(iterables, (list, tuple)) and any(
+        isinstance(part, Iterable) and not isinstance(part, (str, bytes)) for part in iterables
+    )
+
+
+def _leaves(iterables: Any) -> Iterator[Any]:
+    if not _is_collection(iterables):
+        yield iterables
+        return
+    for part in iterables.values() if isinstance(iterables, Mapping) else iterables:
+        yield from _leaves(part)
+
+
+def _filled(iterables: Any, values: Iterator[Any]) -> Any:
+    """The collection `iterables` with other leaves."""
+    if not _is_collection(iterables):
+        return next(values)
+    if isinstance(iterables, Mapping):
+        return {key: _filled(part, values) for key, part in iterables.items()}
+    parts = [_filled(part, values) for part in iterables]
+    if hasattr(iterables, "_fields"):  # a named tuple
+        return type(iterables)(*parts)
+    return tuple(parts) if isinstance(iterables, tuple) else parts
