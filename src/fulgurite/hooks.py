@@ -188,10 +188,10 @@ def _of_module(run: Run, name: str) -> list[Callable[..., Any]]:
 def _for_callback(run: Run, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     trainer, module = run.trainer, run.module
 
-    def call(*args: Any) -> None:  # what a callback returns has no say
+    def call(*args: Any, **kwargs: Any) -> None:  # what a callback returns has no say
         before, run.fx = run.fx, name
         try:
-            method(trainer, module, *args)
+            method(trainer, module, *args, **kwargs)
         finally:
             run.fx = before
 

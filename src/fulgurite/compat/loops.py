@@ -9,52 +9,44 @@ if TYPE_CHECKING:
     from fulgurite.trainer import Trainer
 
 
+_ALL = ("ready", "completed", "started", "processed")
+
+
 # checkpoints
 def loops_of(run: Run) -> dict[str, Any]:
     """The counters in the shape of Lightning's `checkpoint["loops"]`, so that it can resume from our files."""
     done, manual = run.progress, not run.module.automatic_optimization
-    epochs = done.epoch + int(done.epoch_closed)
-    optimizer_steps = _counter(done.global_step, 0, ("ready", "completed"))
-    full = ("ready", "started", "processed", "completed")
+    steps, none = _counter(done.global_step, 0, ("ready", "completed")), _counter(0, 0, ("ready", "completed"))
+    # Lightning calls a batch completed when its last hook has run, and an epoch processed when its end hooks begin
+    pending = int(done.batch > 0 and not done.epoch_closed and done.validated_at != done.total_batch)
+    batches = _counter(done.total_batch, done.batch, _ALL)
+    for part in batches.values():
+        part["completed"] -= pending
+    begun, processed = done.epoch + int(done.in_epoch), done.epoch + int(done.epoch_closed)
+    epochs = {"ready": begun, "completed": done.epoch, "started": begun, "processed": processed}
+    idle = {**_counter(0, 0, _ALL), "is_last_batch": False}
     return {
         "fit_loop": {
             "state_dict": {},
             "epoch_loop.state_dict": {"_batches_that_stepped": run.batches_that_stepped},
-            "epoch_loop.batch_progress": {
-                **_counter(done.total_batch, done.batch, full),
-                "is_last_batch": done.is_last_batch,
-            },
-            "epoch_loop.scheduler_progress": _counter(0, 0, ("ready", "completed")),
+            "epoch_loop.batch_progress": {**batches, "is_last_batch": done.is_last_batch},
+            "epoch_loop.scheduler_progress": none,
             "epoch_loop.automatic_optimization.state_dict": {},
             "epoch_loop.automatic_optimization.optim_progress": {
                 "optimizer": {
-                    "step": _counter(0 if manual else done.global_step, 0, ("ready", "completed"))
-                    if manual
-                    else optimizer_steps,
-                    "zero_grad": _counter(0, 0, ("ready", "started", "completed")),
+                    "step": none if manual else steps,
+                    "zero_grad": _counter(0, 0, ("ready", "completed", "started")),
                 }
             },
             "epoch_loop.manual_optimization.state_dict": {},
-            "epoch_loop.manual_optimization.optim_step_progress": _counter(
-                done.global_step if manual else 0, 0, ("ready", "completed")
-            ),
+            "epoch_loop.manual_optimization.optim_step_progress": steps if manual else none,
             "epoch_loop.val_loop.state_dict": {},
-            "epoch_loop.val_loop.batch_progress": {**_counter(0, 0, full), "is_last_batch": False},
-            "epoch_progress": {
-                "total": dict.fromkeys(full, epochs)
-                | {"ready": done.epoch + 1 if done.in_epoch else epochs, "started": done.epoch + int(done.in_epoch)},
-                "current": dict.fromkeys(full, epochs)
-                | {"ready": done.epoch + 1 if done.in_epoch else epochs, "started": done.epoch + int(done.in_epoch)},
-            },
+            "epoch_loop.val_loop.batch_progress": idle,
+            "epoch_progress": {"total": epochs, "current": epochs},
         },
-        **{
-            f"{name}_loop": {
-                "state_dict": {},
-                "batch_progress": {**_counter(0, 0, full), "is_last_batch": False},
-            }
-            for name in ("validate", "test")
-        },
-        "predict_loop": {"state_dict": {}, "batch_progress": _counter(0, 0, full)},
+        "validate_loop": {"state_dict": {}, "batch_progress": idle},
+        "test_loop": {"state_dict": {}, "batch_progress": idle},
+        "predict_loop": {"state_dict": {}, "batch_progress": _counter(0, 0, _ALL)},
     }
 
 
@@ -69,23 +61,19 @@ def progress_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
     if loop is None:
         epoch = int(checkpoint.get("epoch", 0))
         return {"epoch": epoch, "global_step": step}
-    batches = loop["epoch_loop.batch_progress"]
-    epochs = loop["epoch_progress"]["current"]
-    in_epoch = epochs["started"] > epochs["completed"] or epochs["processed"] > epochs["completed"]
-    closed = epochs["processed"] > epochs["completed"]
-    last = bool(batches.get("is_last_batch", False))
-    # a file saved at a batch's end has counted that batch as processed, not yet as completed
-    current = max(batches["current"]["completed"], batches["current"]["processed"])
-    total = max(batches["total"]["completed"], batches["total"]["processed"])
+    batches, epochs = loop["epoch_loop.batch_progress"], loop["epoch_progress"]["current"]
+    in_epoch = epochs["started"] > epochs["completed"]
+    # saved at a batch's end, that batch is processed and not yet completed; after validation it is both
+    total, validated = batches["total"]["processed"], batches["total"]["completed"] == batches["total"]["processed"]
     return {
         "epoch": epochs["completed"],
-        "batch": current if in_epoch else 0,
+        "batch": batches["current"]["processed"] if in_epoch else 0,
         "total_batch": total,
         "global_step": step,
-        "validated_at": total if last and in_epoch else 0,
-        "plateau_at": total if in_epoch else 0,
-        "is_last_batch": last and in_epoch,
-        "epoch_closed": closed or (last and in_epoch),
+        "validated_at": total if validated and in_epoch else 0,
+        "plateau_at": total if validated and in_epoch else 0,
+        "is_last_batch": bool(batches.get("is_last_batch", False)) and in_epoch,
+        "epoch_closed": epochs["processed"] > epochs["completed"],
     }
 
 
