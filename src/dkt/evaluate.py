@@ -1,6 +1,7 @@
 """How good predictions are: over all rows, and over the rows whose answer could not be copied from the row before.
 
-Both are always reported together: files that expand multi-skill problems reward a model for repeating what it just read.
+Both are always reported together: files that expand multi-skill problems reward a model for repeating what it
+just read.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dkt.data.table import Answers, Bools
+from dkt.data.table import Answers, Bools, Ints
 
 Floats = npt.NDArray[np.floating]
 
@@ -40,9 +41,9 @@ class Score:
         )
 
 
-def score(right: npt.NDArray[np.int8] | Bools, probability: Floats, leak_free: Bools | None) -> Score:
+def score(answer: npt.NDArray[np.int8], probability: Floats, leak_free: Bools | None) -> Score:
     """All figures of predicted probabilities against answers; pass `leak_free=None` where there are no question ids."""
-    right = right.astype(bool)
+    right = answer.astype(bool)
     fresh = None if leak_free is None or not leak_free.any() else leak_free
     return Score(
         auc=auc(right, probability),
@@ -84,7 +85,7 @@ def auc(right: Bools, value: Floats) -> float | None:
     wrong_up_to = end + 1 - right_up_to
     right_here = np.diff(right_up_to, prepend=0)
     wrong_below = np.concatenate([[0], wrong_up_to[:-1]])
-    twice = int(np.sum(right_here * (wrong_below + wrong_up_to)))  # pairs won count 2, ties 1: whole numbers, no rounding
+    twice = int(np.sum(right_here * (wrong_below + wrong_up_to)))  # a pair won counts 2, a tie 1: nothing is rounded
     return twice / (2 * n_right * n_wrong)
 
 
@@ -99,32 +100,26 @@ def log_loss(right: Bools, probability: Floats) -> float:
 
 
 def baselines(train: Answers, test: Answers) -> dict[str, Floats]:
-    """What needs no model: the same guess for all, and the smoothed rate of the skill or question in the training data."""
+    """What needs no model: the same guess for all, and the rate of the skill or the question in the training data."""
     mean = float(train.answer.mean())
     found: dict[str, Floats] = {"majority guess": np.full(len(test), mean)}
-    found["rate of the skill"] = _skill_rates(train, test, mean)
+    skill_rate = _rates(train.skill_names, train.skill, np.repeat(train.answer, train.skills_per_row), mean)
+    of_skill = np.array([skill_rate.get(name, mean) for name in test.skill_names])[test.skill]
+    found["rate of the skill"] = np.add.reduceat(of_skill, test.skill_offsets[:-1]) / test.skills_per_row
     if train.question is not None and test.question is not None:
-        rate = dict(zip(train.question_names, _rates(train.question, train.answer, len(train.question_names), mean), strict=True))
-        found["rate of the question"] = np.array([rate.get(name, mean) for name in test.question_names])[test.question]
+        question_rate = _rates(train.question_names, train.question, train.answer, mean)
+        of_question = np.array([question_rate.get(name, mean) for name in test.question_names])
+        found["rate of the question"] = of_question[test.question]
     return found
 
 
-def _skill_rates(train: Answers, test: Answers, mean: float) -> Floats:
-    answer = np.repeat(train.answer, train.skills_per_row)
-    rate = dict(zip(train.skill_names, _rates(train.skill, answer, len(train.skill_names), mean), strict=True))
-    of_skill = np.array([rate.get(name, mean) for name in test.skill_names])[test.skill]
-    total = np.add.reduceat(of_skill, test.skill_offsets[:-1])
-    mean_of_row: Floats = total / test.skills_per_row
-    return mean_of_row
-
-
 def _rates(
-    code: npt.NDArray[np.int64], answer: npt.NDArray[np.int8], n: int, mean: float, prior: float = 5.0
-) -> list[float]:
-    """Share of right answers of each code, pulled towards `mean` by `prior` invented answers."""
-    right = np.bincount(code, weights=answer, minlength=n)
-    count = np.bincount(code, minlength=n)
-    return list(((right + prior * mean) / (count + prior)).tolist())
+    names: list[str], code: Ints, answer: npt.NDArray[np.int8], mean: float, prior: float = 5.0
+) -> dict[str, float]:
+    """Share of right answers of each name, pulled towards `mean` by `prior` invented answers."""
+    right = np.bincount(code, weights=answer, minlength=len(names))
+    count = np.bincount(code, minlength=len(names))
+    return dict(zip(names, ((right + prior * mean) / (count + prior)).tolist(), strict=True))
 
 
 def _shown(value: float | None) -> str:

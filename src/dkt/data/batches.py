@@ -51,13 +51,17 @@ class Sequences(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.starts)
 
+    def width(self, lengths: Tensor) -> int:
+        """How many steps a batch of sequences of these lengths has."""
+        return int(lengths.max())
+
     def __getitem__(self, index: int) -> Batch:
         return self.__getitems__([index])
 
     def __getitems__(self, indices: list[int]) -> Batch:
         chosen = torch.tensor(indices)
         lengths = self.lengths[chosen]
-        step = torch.arange(int(lengths.max()))
+        step = torch.arange(self.width(lengths))
         mask = step < lengths[:, None]
         row = torch.where(mask, self.starts[chosen][:, None] + step, len(self.answer) - 1)
         flat = row.view(-1)
@@ -80,7 +84,7 @@ class LengthBuckets(Sampler[list[int]]):
     state repeats the epoch.
     """
 
-    def __init__(self, lengths: Tensor, cells: int, shuffle: bool, width: int = 8) -> None:
+    def __init__(self, lengths: Tensor, cells: int, shuffle: bool, width: int = 4) -> None:
         if cells < int(lengths.max()):
             raise ValueError(
                 f"cells={cells} is less than the longest sequence ({int(lengths.max())}); no batch could hold it."

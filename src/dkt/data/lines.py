@@ -15,6 +15,7 @@ import numpy as np
 
 from dkt.data.table import Answers, DataError, Ints, encode_numbers, one_skill_each
 
+DIGITS = set("0123456789,")
 FIELDS = {3: ("skills", "answers"), 4: ("problems", "skills", "answers")}
 
 
@@ -57,12 +58,12 @@ def read_lines(path: Path, lines_per_student: int) -> Answers:
 
 
 def consistent_lines(lines: list[str], lines_per_student: int) -> int:
-    """How many of these lines lie in well-formed records of this size: what tells the two formats apart."""
+    """How well these lines fit records of this size, for telling the two formats apart: 0 is not at all."""
     good = 0
     for start in range(0, len(lines) - lines_per_student + 1, lines_per_student):
         header, *rest = lines[start : start + lines_per_student]
-        counts = {line.count(",") for line in rest}
-        good += lines_per_student * (len(counts) == 1 and header.count(",") <= 1 and set(rest[-1]) <= set("01,"))
+        if header.count(",") <= 1 and len({line.count(",") for line in rest}) == 1 and set(header) <= DIGITS:
+            good += lines_per_student + (set(rest[-1]) <= set("01,"))  # a wrong answer shall not hide the format
     return good
 
 

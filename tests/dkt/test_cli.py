@@ -1,0 +1,121 @@
+"""The command line: simulate, train, evaluate and predict on files, and one line for what is wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dkt.cli import main
+
+KEYS = {"test", "valid", "epochs", "train_interactions", "train_cpu_seconds", "seed", "command"}
+FIGURES = {"auc", "auc_leakfree", "accuracy", "log_loss", "n"}
+SCHOOL = ["--students", "80", "--questions", "80", "--skills", "12", "--concepts", "4", "--answers", "25"]
+SMALL = ["--epochs", "2", "--lr", "0.03", "--hidden", "8", "--dim", "8", "--cells", "500"]
+
+
+@pytest.fixture
+def trained(tmp_path, capsys):
+    """A school's folder, the report of a short training on it, and what was printed."""
+    school = tmp_path / "school"
+    assert main(["simulate", str(school), *SCHOOL]) == 0
+    train, report = str(school / "train_data.csv"), tmp_path / "report.json"
+    assert main(["train", train, "--test", train, *SMALL, "--out", str(tmp_path), "--json", str(report)]) == 0
+    return school, json.loads(report.read_text()), capsys.readouterr().out
+
+
+def test_training_reports_figures_between_majority_and_optimum(trained):
+    _, report, out = trained
+    assert set(report) >= KEYS
+    assert set(report["test"]) >= FIGURES
+    assert set(report["valid"]) >= FIGURES
+    assert report["epochs"] == 2
+    assert report["train_interactions"] > 2 * 1000
+    assert report["train_cpu_seconds"] > 0
+    assert report["command"].startswith("dkt train ")
+    assert list(report["test_baselines"]) == [
+        "majority guess",
+        "rate of the skill",
+        "rate of the question",
+        "optimum (the truth)",
+    ]
+    assert 0.5 < report["test"]["auc"] < report["test_baselines"]["optimum (the truth)"]["auc"]
+    assert "DKT-R" in out
+    assert "leak-free" in out
+
+
+def test_evaluate_repeats_the_figures_of_training(trained, tmp_path):
+    school, report, _ = trained
+    again = tmp_path / "again.json"
+    assert main(["evaluate", report["checkpoint"], str(school / "train_data.csv"), "--json", str(again)]) == 0
+    assert json.loads(again.read_text())["test"] == report["test"]
+
+
+def test_predict_writes_the_courses_submission(trained, tmp_path):
+    school, report, _ = trained
+    output = tmp_path / "outputs" / "submission.csv"
+    assert main(["predict", report["checkpoint"], str(school / "test_data.csv"), "-o", str(output)]) == 0
+    lines = output.read_text().splitlines()
+    students = {row["userID"] for row in csv.DictReader((school / "test_data.csv").open())}
+    assert lines[0] == "id,prediction"
+    assert [line.split(",")[0] for line in lines[1:]] == [str(i) for i in range(len(students))]
+    assert all(0 < float(line.split(",")[1]) < 1 for line in lines[1:])
+
+
+def test_the_same_seed_gives_the_same_figures(trained, tmp_path):
+    school, report, _ = trained
+    train, again = str(school / "train_data.csv"), tmp_path / "again.json"
+    assert main(["train", train, "--test", train, *SMALL, "--out", str(tmp_path), "--json", str(again)]) == 0
+    assert json.loads(again.read_text())["test"] == report["test"]
+
+
+def test_files_without_question_ids_have_null_for_leak_free(tmp_path):
+    data, report = tmp_path / "three.csv", tmp_path / "report.json"
+    data.write_text("".join(f"{4}\n1,2,1,{1 + i % 2}\n1,{i % 2},0,{(i + 1) % 2}\n" for i in range(40)))
+    assert main(["train", str(data), *SMALL, "--out", str(tmp_path), "--json", str(report)]) == 0
+    figures = json.loads(report.read_text())
+    assert figures["test"] is None
+    assert figures["valid"]["auc_leakfree"] is None
+    assert figures["valid"]["auc"] is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "none.csv"], "none.csv does not exist"),
+        (["train", "--valid", "x.csv"], "--valid and --test need DATA"),
+        (["train", "broken.csv"], "broken.csv:3: record 1 (student '2'): answer 2 is '5'; an answer is 0 or 1."),
+        (["train", "one.csv"], "1 students are too few to split"),
+        (["simulate", "school", "--students", "0"], "students=0 must be at least 1"),
+        (["evaluate", "none.ckpt", "one.csv"], "none.ckpt"),
+        (["evaluate", "truncated.ckpt", "one.csv"], "truncated.ckpt"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_with_exit_code_2(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.csv").write_text("2\n1,1\n0,5\n")
+    (tmp_path / "one.csv").write_text("2\n1,1\n0,1\n")
+    (tmp_path / "truncated.ckpt").write_bytes(b"PK\x03\x04 cut off")
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith(f"dkt {arguments[0]}: error: ")
+    assert error.count("\n") == 1
+
+
+def test_predict_on_a_file_with_nothing_to_predict_says_what_to_do(trained, capsys):
+    school, report, _ = trained
+    assert main(["predict", report["checkpoint"], str(school / "train_data.csv")]) == 2
+    assert "`dkt evaluate` scores known answers" in capsys.readouterr().err
+
+
+def test_help_teaches_the_formats_and_python_m_dkt_is_the_same_command():
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "dkt", "train", "--help"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+    for word in ("3line", "4line", "answerCode", "leak-free", "--valid"):
+        assert word in ran.stdout
