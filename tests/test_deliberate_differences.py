@@ -137,6 +137,11 @@ def batches_of_an_empty_stream(pl: Any) -> Any:
     return trainer if isinstance(trainer, str) else f"finished after {trainer.global_step} steps"
 
 
+def batches_of_an_empty_loader(pl: Any) -> Any:
+    trainer = outcome(lambda: fit(pl, module(pl), loader(0)))
+    return trainer if isinstance(trainer, str) else f"finished after {trainer.global_step} steps"
+
+
 def rows_after_a_resumed_run(pl: Any) -> Any:
     def run(epochs: int, ckpt_path: Any = None) -> None:
         logger = pl.loggers.CSVLogger(".", "", "same")
@@ -305,6 +310,9 @@ DIFFERENCES = {
     "the last batch is known by looking ahead": Difference(validations_where_the_length_is_wrong, [], [8]),
     "a stream that yields nothing is an error": Difference(
         batches_of_an_empty_stream, "finished after 0 steps", text("ValueError", "batch")
+    ),
+    "a loader of no batches is an error": Difference(
+        batches_of_an_empty_loader, "finished after 0 steps", text("ValueError", "no batch", "limit_train_batches=0")
     ),
     "a resumed run continues its metrics.csv": Difference(rows_after_a_resumed_run, ["5", "7"], ["1", "3", "5", "7"]),
     "a loss that is not finite is named with its step": Difference(

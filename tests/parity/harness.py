@@ -107,11 +107,14 @@ class Event(NamedTuple):
 
 
 class Tape:
-    def __init__(self, pl: Any, case: Case) -> None:
-        self.events: list[Event] = []
+    def __init__(self, pl: Any, case: Case, watch: bool) -> None:
+        self.events: list[Any] = []
+        self.watch = watch
         self.do = {**case.do, **(case.lightning_do if pl is lightning.pytorch else {})}
 
     def note(self, hook: str, trainer: Any, module: Any, args: Any) -> None:
+        if not self.watch:
+            return
         parameters = list(module.parameters())
         self.events.append(
             Event(
@@ -176,24 +179,25 @@ def recorded(who: str, base: type, name: str, target: Callable[..., tuple[Any, A
         answer = self.tape.react(f"{who}.{name}", trainer, module, args[skip - 1 :])
         return result if answer is None else answer
 
-    return functools.wraps(original)(hook)
+    hook.__name__ = name  # not functools.wraps: Lightning looks through it and finds nothing overridden
+    return hook
 
 
-def named(tape: Tape, who: str, hooks: Iterable[str], watch: bool) -> list[str]:
-    return [h for h in hooks if watch or f"{who}.{h}" in tape.do]
+def named(tape: Tape, who: str, hooks: Iterable[str]) -> list[str]:
+    return [h for h in hooks if tape.watch or f"{who}.{h}" in tape.do]
 
 
-def make_module(pl: Any, case: Case, tape: Tape, watch: bool) -> Any:
+def make_module(pl: Any, case: Case, tape: Tape) -> Any:
     base = getattr(models.of(pl), case.model)
-    hooks = {n: recorded("m", base, n, lambda m, *a: (m.trainer, m), 1) for n in named(tape, "m", MODULE_HOOKS, watch)}
+    hooks = {n: recorded("m", base, n, lambda m, *a: (m.trainer, m), 1) for n in named(tape, "m", MODULE_HOOKS)}
     module = type("Module", (base,), hooks)(case)
-    module.tape, module.watched = tape, watch
+    module.tape = tape
     return module
 
 
-def make_callback(pl: Any, base: type, who: str, tape: Tape, watch: bool) -> Any:
+def make_callback(pl: Any, base: type, who: str, tape: Tape) -> Any:
     hooks = {}
-    for name in named(tape, who, CALLBACK_HOOKS, watch):
+    for name in named(tape, who, CALLBACK_HOOKS):
         takes_trainer = "trainer" in inspect.signature(getattr(base, name)).parameters
         hooks[name] = (
             recorded(who, base, name, lambda c, t=None, m=None, *a: (t, m), 3) if takes_trainer else silent(who, name)
@@ -215,7 +219,7 @@ def silent(who: str, name: str) -> Callable[..., Any]:
 
 @functools.cache
 def row_logger(pl: Any) -> type:
-    class Rows(pl.loggers.logger.Logger):
+    class Rows(pl.loggers.Logger):
         name, version = "rows", 0
 
         def __init__(self) -> None:
@@ -236,11 +240,11 @@ def row_logger(pl: Any) -> type:
 
 def play(pl: Any, case: Case, root: Path, watch: bool = True) -> dict[str, Any]:
     """What `case` looks like with the package `pl`; `watch=False` overrides no hook that the case does not use."""
-    tape, rows = Tape(pl, case), row_logger(pl)()
+    tape, rows = Tape(pl, case, watch), row_logger(pl)()
     torch.manual_seed(0)
-    module = make_module(pl, case, tape, watch)
-    monitors = make_callback(pl, pl.callbacks.Checkpoint, "mon", tape, watch) if case.monitor else []
-    others = make_callback(pl, pl.Callback, "cb", tape, watch)
+    module = make_module(pl, case, tape)
+    monitors = make_callback(pl, pl.callbacks.Checkpoint, "mon", tape) if case.monitor else []
+    others = make_callback(pl, pl.Callback, "cb", tape)
     callbacks = [*monitors, *others, *case.callbacks(pl)]
     flags = {**FLAGS, "logger": [pl.loggers.CSVLogger(root, name="logs", version=0), rows], **case.flags}
     if not any(isinstance(c, pl.callbacks.Checkpoint) for c in callbacks):

@@ -70,7 +70,7 @@ def of(pl: Any) -> SimpleNamespace:
 
         def __init__(self, case: Any) -> None:
             super().__init__()
-            self.case, self.tape, self.watched = case, None, False
+            self.case, self.tape = case, None
             self.net = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Dropout(0.1), nn.Linear(16, 1))
 
         def forward(self, batch: torch.Tensor) -> torch.Tensor:
@@ -80,8 +80,7 @@ def of(pl: Any) -> SimpleNamespace:
             return (self(batch) ** 2).mean() + self(batch).sum() * 0.1
 
         def note(self, name: str, *args: Any) -> None:
-            if self.watched:
-                self.tape.note(f"m.{name}", self.trainer, self, args)
+            self.tape.note(f"m.{name}", self.trainer, self, args)
 
         def training_step(self, batch: Any, batch_idx: int) -> Any:
             self.note("training_step", batch, batch_idx)

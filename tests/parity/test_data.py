@@ -79,7 +79,9 @@ def data_module(pl: Any, hooks: tuple[str, ...] = ()) -> type:
 def fit_data_module(trainer: Any, module: Any, case: Case, pl: Any) -> None:
     base = data_module(pl)
     hooks = (
-        {n: recorded("dm", base, n, lambda d, *a: (d.trainer, module), 1) for n in DATA_HOOKS} if module.watched else {}
+        {n: recorded("dm", base, n, lambda d, *a: (d.trainer, module), 1) for n in DATA_HOOKS}
+        if module.tape.watch
+        else {}
     )
     data = type("Data", (base,), hooks)()
     data.tape = module.tape
