@@ -104,7 +104,9 @@ class ExperimentWriter:
         self.metrics_keys = sorted(keys)
         unfinished = self.metrics_file_path + ".tmp"
         with open(unfinished, "w", newline="") as file:
-            file.write(_as_csv([dict(zip(self.metrics_keys, self.metrics_keys, strict=True)), *rows], self.metrics_keys))
+            file.write(
+                _as_csv([dict(zip(self.metrics_keys, self.metrics_keys, strict=True)), *rows], self.metrics_keys)
+            )
             file.flush()
             os.fsync(file.fileno())
         os.replace(unfinished, self.metrics_file_path)
@@ -148,6 +150,7 @@ class CSVLogger(Logger):
         self._prefix = prefix
         self._flush_logs_every_n_steps = flush_logs_every_n_steps
         self._experiment: ExperimentWriter | None = None
+        self._adds_unasked = False  # there are rows of another run, and nobody said that this one continues it
 
     @property
     def name(self) -> str:
@@ -177,15 +180,18 @@ class CSVLogger(Logger):
         """The writer behind it; made, with its folder, when first asked for."""
         if self._experiment is None:
             self._experiment = ExperimentWriter(self.log_dir)
-            if self._experiment.metrics_keys:
-                rank_zero_warn(
-                    f"{self._experiment.metrics_file_path} exists: rows are added to it. "
-                    "Give CSVLogger another version, or none, to start a new file."
-                )
+            self._adds_unasked = bool(self._experiment.metrics_keys)
         return self._experiment
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Tensor | float], step: int | None = None) -> None:
+        self.experiment  # noqa: B018  # made now, so that what it finds is known
+        if self._adds_unasked:
+            self._adds_unasked = False
+            rank_zero_warn(
+                f"{self.experiment.metrics_file_path} exists: rows are added to it. "
+                "Give CSVLogger another version, or none, to start a new file."
+            )
         self.experiment.log_metrics(with_prefix(metrics, self._prefix, self.LOGGER_JOIN_CHAR), step)
         if step is not None and (step + 1) % self._flush_logs_every_n_steps == 0:
             self.save()
@@ -205,9 +211,8 @@ class CSVLogger(Logger):
 
     @rank_zero_only
     def resume_from_step(self, step: int) -> None:
-        if self._experiment is None:
-            self._experiment = ExperimentWriter(self.log_dir)  # continuing is what was asked for: no warning
-        self._experiment.resume_from_step(step)
+        self.experiment.resume_from_step(step)
+        self._adds_unasked = False
 
 
 def next_version(root_dir: str | Path) -> int:

@@ -1,0 +1,191 @@
+"""Logs as TensorBoard's event files, through torch.utils.tensorboard."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from fulgurite.core.saving import save_hparams_to_yaml
+from fulgurite.loggers.csv_logs import next_version, version_folder
+from fulgurite.loggers.logger import Logger, as_dict, flat, rank_zero_experiment, with_prefix
+from fulgurite.utilities.rank_zero import rank_zero_only, rank_zero_warn
+from fulgurite.utilities.tree import move_data_to_device
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class TensorBoardLogger(Logger):
+    """Write `<save_dir>/<name>/version_<n>/events.out.tfevents...`; look at it with `tensorboard --logdir <save_dir>`.
+
+    Example::
+
+        trainer = Trainer(logger=TensorBoardLogger("logs", name="dkt"))
+        trainer.logger.experiment.add_histogram("answers", values)  # the SummaryWriter itself
+    """
+
+    LOGGER_JOIN_CHAR = "-"
+    NAME_HPARAMS_FILE = "hparams.yaml"
+
+    def __init__(
+        self,
+        save_dir: str | Path,
+        name: str | None = "lightning_logs",
+        version: int | str | None = None,
+        log_graph: bool = False,
+        default_hp_metric: bool = True,
+        prefix: str = "",
+        sub_dir: str | Path | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self._save_dir = os.path.expandvars(os.path.expanduser(os.fspath(save_dir)))
+        self._name = name or ""
+        self._version = version
+        self._log_graph = log_graph
+        self._default_hp_metric = default_hp_metric
+        self._prefix = prefix
+        self._sub_dir = None if sub_dir is None else os.fspath(sub_dir)
+        self._kwargs = kwargs
+        self._experiment: SummaryWriter | None = None
+        self.hparams: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def version(self) -> int | str:
+        if self._version is None:
+            self._version = next_version(self.root_dir)
+        return self._version
+
+    @property
+    def save_dir(self) -> str:
+        return self._save_dir
+
+    @property
+    def sub_dir(self) -> str | None:
+        """A folder below the version's, for several loggers of one run."""
+        return self._sub_dir
+
+    @property
+    def root_dir(self) -> str:
+        return os.path.join(self.save_dir, self.name)
+
+    @property
+    def log_dir(self) -> str:
+        folder = os.path.join(self.root_dir, version_folder(self.version))
+        return os.path.join(folder, self.sub_dir) if self.sub_dir else folder
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> SummaryWriter:
+        """The SummaryWriter; made, with its folder, when first asked for."""
+        if self._experiment is None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise ModuleNotFoundError(
+                    "TensorBoardLogger needs tensorboard: pip install 'fulgurite[tensorboard]'"
+                ) from error
+            Path(self.root_dir).mkdir(parents=True, exist_ok=True)
+            self._experiment = SummaryWriter(log_dir=self.log_dir, **self._kwargs)
+        return self._experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        for name, value in with_prefix(metrics, self._prefix, self.LOGGER_JOIN_CHAR).items():
+            value = value.item() if isinstance(value, Tensor) else value
+            if isinstance(value, dict):
+                self.experiment.add_scalars(name, value, step)
+            else:
+                self._add_scalar(name, value, step)
+
+    def _add_scalar(self, name: str, value: Any, step: int | None) -> None:
+        try:
+            self.experiment.add_scalar(name, value, step)
+        except (TypeError, ValueError, NotImplementedError, AssertionError) as error:
+            raise ValueError(
+                f"TensorBoard takes numbers; {name!r} is {value!r} of type {type(value).__name__}. Log a number, or use "
+                "logger.experiment for text, images and the like."
+            ) from error
+
+    @rank_zero_only
+    def log_hyperparams(
+        self,
+        params: dict[str, Any] | argparse.Namespace,
+        metrics: dict[str, Any] | None = None,
+        step: int | None = None,
+    ) -> None:
+        """Take hyper-parameters, and the metrics that TensorBoard's HPARAMS page compares them by.
+
+        Without metrics it gets `hp_metric`, -1 until you log one of that name; `default_hp_metric=False` leaves it out.
+        """
+        params = as_dict(params)
+        self.hparams.update(params)
+        if metrics is None:
+            metrics = {"hp_metric": -1} if self._default_hp_metric else {}
+        elif not isinstance(metrics, dict):
+            metrics = {"hp_metric": metrics}
+        if not metrics:
+            return
+        from torch.utils.tensorboard.summary import hparams
+
+        self.log_metrics(metrics, 0 if step is None else step)
+        writer = self.experiment._get_file_writer()
+        for summary in hparams(_as_tensorboard_takes(params), metrics):
+            writer.add_summary(summary)
+
+    @rank_zero_only
+    def log_graph(self, model: nn.Module, input_array: Tensor | None = None) -> None:
+        """Draw the model's graph, where `log_graph=True`; the module's `example_input_array` is sent through it."""
+        if not self._log_graph:
+            return
+        example = input_array if input_array is not None else getattr(model, "example_input_array", None)
+        if example is None:
+            rank_zero_warn(
+                "TensorBoardLogger(log_graph=True) needs an input to trace: set self.example_input_array in the module."
+            )
+            return
+        self.experiment.add_graph(model, move_data_to_device(example, next(model.parameters()).device))
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write hparams.yaml beside the event files, once."""
+        path = Path(self.log_dir) / self.NAME_HPARAMS_FILE
+        if not path.is_file() and Path(self.log_dir).is_dir():
+            save_hparams_to_yaml(path, self.hparams)
+
+    @rank_zero_only
+    def resume_from_step(self, step: int) -> None:
+        """Tell TensorBoard to hide what an interrupted run logged for later steps."""
+        if not Path(self.log_dir).is_dir():
+            return
+        writer = self.experiment._get_file_writer()
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+
+        writer.add_event(Event(step=step, file_version="brain.Event:2"))
+        writer.add_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if self._experiment is None:
+            return
+        self._experiment.flush()
+        if status == "success":
+            self._experiment.close()
+        self.save()
+
+
+def _as_tensorboard_takes(params: dict[str, Any]) -> dict[str, Any]:
+    """Flat, and text for whatever is neither number, word nor tensor."""
+    return {
+        name: value if isinstance(value, (bool, int, float, str, Tensor)) else str(value)
+        for name, value in flat(params).items()
+    }
