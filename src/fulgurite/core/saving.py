@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import io
 import os
-import pathlib
 import pickle
 import uuid
 from argparse import Namespace
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -30,22 +28,35 @@ T = TypeVar("T")
 PathOrFile = str | Path | IO[bytes]
 MapLocation = torch.device | str | Callable[[Any, str], Any] | dict[str, str] | None
 
-# Lightning's name for a dictionary with attribute access, through its versions; read as the dictionary it is
+
+class _PlainDict:
+    """Stands for Lightning's dictionary with attribute access when a file is read: what it makes is a dict."""
+
+    def __new__(cls) -> dict[Any, Any]:  # type: ignore[misc]  # that it makes something else is its purpose
+        return {}
+
+
 _THEIR_DICTIONARIES = [
-    (OrderedDict, f"{module}.AttributeDict")
-    for module in (
-        "lightning.fabric.utilities.data",
-        "lightning.pytorch.utilities.parsing",
-        "lightning_fabric.utilities.data",
-        "pytorch_lightning.utilities.parsing",
-        "fulgurite.utilities.parsing",
-    )
+    "lightning.fabric.utilities.data",
+    "lightning.pytorch.utilities.parsing",
+    "lightning_fabric.utilities.data",
+    "pytorch_lightning.utilities.parsing",
+    "fulgurite.utilities.parsing",
 ]
-# of the standard library, without any code that reading could run
-_HARMLESS: list[Any] = [argparse.Namespace, type(Path()), *_THEIR_DICTIONARIES]
+# classes without any code that reading could run
+_HARMLESS: list[Any] = [
+    Namespace,
+    type(Path()),
+    *((_PlainDict, f"{module}.AttributeDict") for module in _THEIR_DICTIONARIES),
+]
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, Tensor, torch.dtype, torch.device, torch.Size)
-_CLASS, _VALUE = "__class__", "value"  # how a Namespace and a Path are written as plain data
-_NAMESPACE, _PATH = "argparse.Namespace", "pathlib.Path"
+# how objects of these classes are written as plain data
+_CLASS, _VALUE = "__class__", "value"
+_RESTORE: dict[str, Callable[[Any], Any]] = {
+    "argparse.Namespace": lambda values: Namespace(**values),
+    "fulgurite.utilities.AttributeDict": AttributeDict,
+    "pathlib.Path": Path,
+}
 
 
 # reading
@@ -214,27 +225,34 @@ def plain_hparams(hparams: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, AttributeDict):
+        return _tagged("fulgurite.utilities.AttributeDict", _plain(dict(value)))
+    if isinstance(value, Namespace):
+        return _tagged("argparse.Namespace", _plain(vars(value)))
+    if isinstance(value, Path):
+        return _tagged("pathlib.Path", str(value))
+    if type(value) in (OrderedDict, Counter):
+        return type(value)({k: _plain(v) for k, v in value.items()})
     if isinstance(value, Mapping):
         return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, Namespace):
-        return {_CLASS: _NAMESPACE, _VALUE: _plain(vars(value))}
-    if isinstance(value, pathlib.Path):
-        return {_CLASS: _PATH, _VALUE: str(value)}
-    if type(value) is list or type(value) is tuple:
+    if type(value) in (list, tuple):
         return type(value)(_plain(v) for v in value)
-    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == () and hasattr(value, "item"):
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
         return value.item()  # a NumPy number: equal to Python's, but a class of its own to a reader
     return value
 
 
+def _tagged(name: str, value: Any) -> dict[str, Any]:
+    return {_CLASS: name, _VALUE: value}
+
+
 def restored_hparams(value: Any) -> Any:
     """The hyper-parameters that `plain_hparams` wrote, as they were."""
-    if isinstance(value, Mapping):
-        if set(value) == {_CLASS, _VALUE} and value[_CLASS] in (_NAMESPACE, _PATH):
-            content = restored_hparams(value[_VALUE])
-            return Namespace(**content) if value[_CLASS] == _NAMESPACE else Path(content)
-        return {k: restored_hparams(v) for k, v in value.items()}
-    if type(value) is list or type(value) is tuple:
+    if type(value) in (dict, OrderedDict, Counter):
+        if set(value) == {_CLASS, _VALUE} and value[_CLASS] in _RESTORE:
+            return _RESTORE[value[_CLASS]](restored_hparams(value[_VALUE]))
+        return type(value)({k: restored_hparams(v) for k, v in value.items()})
+    if type(value) in (list, tuple):
         return type(value)(restored_hparams(v) for v in value)
     return value
 
@@ -406,7 +424,7 @@ def _readable(value: Any) -> Any:
     value = value.name if isinstance(value, Enum) else value
     if isinstance(value, Namespace):
         return _readable(vars(value))
-    if isinstance(value, pathlib.PurePath):
+    if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, Mapping):
         return {k: _readable(v) for k, v in value.items()}

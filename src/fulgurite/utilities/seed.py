@@ -37,7 +37,7 @@ def seed_everything(seed: int | None = None, workers: bool = False, verbose: boo
     torch.manual_seed(seed)
     try:
         import numpy as np
-    except ModuleNotFoundError:
+    except ImportError:
         return seed
     np.random.seed(seed)
     return seed
