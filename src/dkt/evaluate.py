@@ -70,23 +70,31 @@ def auc(right: Bools, value: Floats) -> float | None:
         return None
     if value.dtype == np.float32:
         bits = (value + np.float32(0)).view(np.uint32)  # + 0: makes -0.0 the same key as 0.0
-        ordered = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))  # unsigned order = order of the floats
-        packed = (ordered.astype(np.uint64) << np.uint64(1)) | right.astype(np.uint64)
-        packed.sort()
-        label = (packed & np.uint64(1)).astype(np.int64)
-        key = packed >> np.uint64(1)
-        new_value = key[1:] != key[:-1]
+        ordered = bits ^ np.where(
+            value < 0, np.uint32(0xFFFFFFFF), np.uint32(1 << 31)
+        )  # as unsigned: order of the floats
+        key = ordered.astype(np.uint64)
+        key <<= np.uint64(1)
+        key |= right
+        key.sort()
+        label = (key & np.uint64(1)).astype(bool)
+        is_new = (key[1:] ^ key[:-1]) > 1
     else:
-        order = np.argsort(value, kind="stable")
-        label = right[order].astype(np.int64)
-        new_value = np.diff(value[order]) != 0
-    end = np.append(np.flatnonzero(new_value), len(label) - 1)  # the last row of each group of equal values
-    right_up_to = np.cumsum(label)[end]
-    wrong_up_to = end + 1 - right_up_to
-    right_here = np.diff(right_up_to, prepend=0)
-    wrong_below = np.concatenate([[0], wrong_up_to[:-1]])
-    twice = int(np.sum(right_here * (wrong_below + wrong_up_to)))  # a pair won counts 2, a tie 1: nothing is rounded
-    return twice / (2 * n_right * n_wrong)
+        order = np.lexsort((right, value))
+        label = right[order]
+        is_new = np.diff(value[order]) != 0
+    # Among equal values the wrong answers come first, so that what stands before a right one counts ties as won.
+    place = np.flatnonzero(label)
+    won_or_tied = int(place.sum()) - n_right * (n_right - 1) // 2
+    tied = 0
+    if not is_new.all():
+        begins, ends = np.append(True, is_new), np.append(is_new, True)
+        in_tie = ~(begins & ends)
+        first = np.flatnonzero(begins[in_tie])
+        right_here = np.add.reduceat(label[in_tie].astype(np.int64), first)
+        wrong_here = np.diff(first, append=np.count_nonzero(in_tie)) - right_here
+        tied = int(np.sum(right_here * wrong_here))
+    return (2 * won_or_tied - tied) / (2 * n_right * n_wrong)  # whole numbers up to here: nothing was rounded
 
 
 def accuracy(right: Bools, probability: Floats) -> float:

@@ -90,7 +90,7 @@ class DktTask(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         ease = [p for name, p in self.named_parameters() if name == EASE]
         others = [p for name, p in self.named_parameters() if name != EASE]
-        groups = [{"params": others}, *({"params": [p], "lr": EASE_STEP * self.lr} for p in ease)]
+        groups: list[dict[str, Any]] = [{"params": others}, *({"params": [p], "lr": EASE_STEP * self.lr} for p in ease)]
         optimizer = torch.optim.Adam(groups, lr=self.lr, fused=True)
         steps = int(self.trainer.estimated_stepping_batches)
         scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=0.02 * self.lr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
@@ -60,7 +59,7 @@ def test_predict_writes_the_courses_submission(trained, tmp_path):
     output = tmp_path / "outputs" / "submission.csv"
     assert main(["predict", report["checkpoint"], str(school / "test_data.csv"), "-o", str(output)]) == 0
     lines = output.read_text().splitlines()
-    students = {row["userID"] for row in csv.DictReader((school / "test_data.csv").open())}
+    students = {line.split(",")[0] for line in (school / "test_data.csv").read_text().splitlines()[1:]}
     assert lines[0] == "id,prediction"
     assert [line.split(",")[0] for line in lines[1:]] == [str(i) for i in range(len(students))]
     assert all(0 < float(line.split(",")[1]) < 1 for line in lines[1:])

@@ -44,7 +44,8 @@ def test_an_epoch_lowers_the_loss_and_logs_both_aucs(answers):
 def test_a_checkpoint_is_plain_data_and_knows_its_skills_and_questions(answers, tmp_path):
     task = DktTask.for_training(answers, dim=8, hidden=8)
     trainer = pl.Trainer(max_steps=1, enable_checkpointing=False, **QUIET)
-    trainer.fit(task, sequence_loader(task.sequences(answers), 400, shuffle=True))
+    loader = sequence_loader(task.sequences(answers), 400, shuffle=True)
+    trainer.fit(task, loader, loader)
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     assert torch.load(tmp_path / "model.ckpt", weights_only=True)["vocabulary"]["skills"] == answers.skill_names
     loaded = DktTask.load_from_checkpoint(tmp_path / "model.ckpt")
@@ -61,16 +62,19 @@ def test_without_rasch_there_is_no_scalar_of_a_question(answers):
 
 
 def test_a_resumed_run_ends_with_the_same_weights(answers, tmp_path):
-    def run(epochs, ckpt_path=None):
-        pl.seed_everything(3)
+    def save(trainer, module, outputs, batch, batch_idx):
+        trainer.save_checkpoint(tmp_path / f"{trainer.global_step}.ckpt")
+
+    def run(ckpt_path=None, **hooks):
+        pl.seed_everything(3, verbose=False)
         task = DktTask.for_training(answers, dim=8, hidden=8)
-        save = pl.callbacks.ModelCheckpoint(dirpath=tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
-        trainer = pl.Trainer(max_epochs=epochs, callbacks=[save], **QUIET)
-        trainer.fit(task, sequence_loader(task.sequences(answers), 400, shuffle=True), ckpt_path=ckpt_path)
+        callbacks = [pl.callbacks.LambdaCallback(**hooks)]
+        trainer = pl.Trainer(max_epochs=2, callbacks=callbacks, enable_checkpointing=False, **QUIET)
+        valid = sequence_loader(task.sequences(answers), 2000)
+        trainer.fit(task, sequence_loader(task.sequences(answers), 400, shuffle=True), valid, ckpt_path=ckpt_path)
         return task.state_dict(), trainer.global_step
 
-    whole, steps = run(2)
-    middle = tmp_path / f"step={steps // 2 + 1}.ckpt"
-    resumed, steps_again = run(2, ckpt_path=middle)
-    assert steps_again == steps
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    whole, steps = run(on_train_batch_end=save)
+    for saved in (2, steps // 2, steps - 1):
+        resumed, _ = run(ckpt_path=tmp_path / f"{saved}.ckpt")
+        assert all(torch.equal(whole[name], resumed[name]) for name in whole)
