@@ -48,13 +48,13 @@ class GradientAccumulationScheduler(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not pl_module.automatic_optimization:
             raise RuntimeError(
-                "GradientAccumulationScheduler and manual optimization do not go together: under manual optimization you "
-                "decide when to step. Remove the callback."
+                "GradientAccumulationScheduler does nothing under manual optimization, where you decide when to step. "
+                "Remove the callback."
             )
         if trainer.accumulate_grad_batches not in (1, self._ours):
             raise ValueError(
-                f"Trainer(accumulate_grad_batches={trainer.accumulate_grad_batches}) and GradientAccumulationScheduler both "
-                "set the window. Leave the trainer's at 1, or remove the callback."
+                f"Trainer(accumulate_grad_batches={trainer.accumulate_grad_batches}) and GradientAccumulationScheduler "
+                "both set the window. Leave the trainer's at 1, or remove the callback."
             )
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

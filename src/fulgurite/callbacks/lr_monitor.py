@@ -52,7 +52,7 @@ class LearningRateMonitor(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.loggers:
             raise MisconfigurationException(
-                "LearningRateMonitor writes to a logger, and the Trainer has none. Leave out logger=False, or the callback."
+                "LearningRateMonitor writes to a logger, and the Trainer has none. Leave out logger=False."
             )
         if self.log_momentum:
             without = [
@@ -127,17 +127,17 @@ class LearningRateMonitor(Callback):
         self, optimizer: Optimizer, name: str, of_class: Counter[type[Optimizer]], named: bool
     ) -> list[str]:
         kind = type(optimizer)
-        of_class[kind] += 1
-        if of_class[kind] > 1 and not named:
-            name += f"-{of_class[kind] - 1}"
+        if not named:
+            of_class[kind] += 1
+            name += f"-{of_class[kind] - 1}" if of_class[kind] > 1 else ""
         if self.log_key_prefix:
             name = self.log_key_prefix + name
         groups = optimizer.param_groups
         own = [group["name"] for group in groups if "name" in group]
         if len(set(own)) < len(own):
             raise MisconfigurationException(
-                f"{kind.__name__} has two parameter groups of one name ({', '.join(own)}), so their learning rates cannot be "
-                "logged apart. Give each group a name of its own."
+                f"{kind.__name__} has two parameter groups of one name ({', '.join(own)}), so their learning rates "
+                "cannot be logged apart. Give each group a name of its own."
             )
         if len(groups) == 1 and not own:
             return [name]

@@ -89,7 +89,7 @@ class ModelCheckpoint(Checkpoint):
         self._train_time_interval = train_time_interval
         self._check_arguments()
 
-        self.dirpath: str | None = None if dirpath is None else os.path.realpath(os.path.expanduser(dirpath))
+        self.dirpath: str | None = None if dirpath is None else str(Path(dirpath).expanduser().resolve())
         self.filename = filename
         self.best_k_models: dict[str, Tensor] = {}
         self.best_model_path = ""
@@ -149,10 +149,10 @@ class ModelCheckpoint(Checkpoint):
         if self.dirpath is None:
             self.dirpath = self._default_dirpath(trainer)
         self.dirpath = trainer.strategy.broadcast(self.dirpath)
-        if stage == "fit" and trainer.is_global_zero and self.save_top_k != 0:
-            self._warn_if_dir_not_empty(trainer, Path(self.dirpath))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and self.save_top_k != 0 and self.dirpath and not self._off(trainer):
+            self._warn_if_dir_not_empty(trainer, Path(self.dirpath))
         self._last_time_checked = time.monotonic()
 
     def on_train_batch_end(
@@ -186,7 +186,8 @@ class ModelCheckpoint(Checkpoint):
             return
         if self._waiting:
             self._say_not_ranked(trainer)
-        if self.save_last and (not self.last_model_path or (self.save_top_k == 0 and self._every_n_epochs)):
+        lacks = self._waiting or not self.last_model_path or (self.save_top_k == 0 and self._every_n_epochs >= 1)
+        if self.save_last and lacks:  # the last weights are to be found, ranked or not
             self._carry_out(trainer, self._with_last(trainer, self._monitor_candidates(trainer), _Plan()))
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -231,7 +232,7 @@ class ModelCheckpoint(Checkpoint):
         """A save is due: rank, decide all names, then write."""
         self._waiting = self.save_top_k != 0 and not self._is_known(trainer, candidates)
         plan = _Plan() if self._waiting or self.save_top_k == 0 else self._ranked(trainer, candidates)
-        if self.save_last and (plan.path or by_step or self.save_top_k == 0):
+        if self.save_last and (plan.path or self.save_top_k == 0 or (by_step and self.save_last != "link")):
             plan = self._with_last(trainer, candidates, plan)
         self._carry_out(trainer, plan)
 
@@ -261,8 +262,8 @@ class ModelCheckpoint(Checkpoint):
         """Weights that nothing has measured are not ranked; a run that ranked none at all deserves a warning."""
         say: Callable[[str], None] = rank_zero_info if self.best_model_path else rank_zero_warn
         say(
-            f"ModelCheckpoint(monitor={self.monitor!r}): training ended at step {trainer.global_step} before the metric "
-            "was logged for these weights, so they are not ranked. Metrics logged: "
+            f"ModelCheckpoint(monitor={self.monitor!r}): training ended at step {trainer.global_step} before the "
+            "metric was logged for these weights, so they are not ranked. Metrics logged: "
             f"{', '.join(sorted(trainer.callback_metrics)) or 'none'}."
         )
 
@@ -283,8 +284,8 @@ class ModelCheckpoint(Checkpoint):
         if not self.check_monitor_top_k(trainer, current):
             if self.verbose:
                 rank_zero_info(
-                    f"Epoch {trainer.current_epoch}, global step {trainer.global_step}: {self.monitor!r} was not in top "
-                    f"{self.save_top_k}"
+                    f"Epoch {trainer.current_epoch}, global step {trainer.global_step}: {self.monitor!r} was not in "
+                    f"top {self.save_top_k}"
                 )
             return _Plan()
         return self._enter_top_k(trainer, candidates, trainer.strategy.broadcast(current))
@@ -321,21 +322,19 @@ class ModelCheckpoint(Checkpoint):
         self.best_model_score = self.best_k_models[self.best_model_path]
         if self.verbose:
             rank_zero_info(
-                f"Epoch {trainer.current_epoch}, global step {trainer.global_step}: {self.monitor!r} reached {current:0.5f} "
-                f"(best {self.best_model_score:0.5f}), saving model to {path!r} as top {k}"
+                f"Epoch {trainer.current_epoch}, global step {trainer.global_step}: {self.monitor!r} reached "
+                f"{current:0.5f} (best {self.best_model_score:0.5f}), saving model to {path!r} as top {k}"
             )
         return _Plan(path, outdated=self._removable(trainer, old, path))
 
     def _with_last(self, trainer: Trainer, candidates: dict[str, Tensor], plan: _Plan) -> _Plan:
-        links = self.save_last == "link" and self.save_top_k != 0
-        if links and not plan.path and self._newest_path:
-            return plan  # it points to the newest file already
+        links = self.save_last == "link" and self.save_top_k != 0 and bool(plan.path)
         old = self.last_model_path
         self.last_model_path = path = self._free_path(
             trainer, lambda version: self.format_checkpoint_name(candidates, self.CHECKPOINT_NAME_LAST, version), old
         )
         outdated = (*plan.outdated, *self._removable(trainer, old, path))
-        return plan._replace(last=path, link=links and bool(plan.path), outdated=outdated)
+        return plan._replace(last=path, link=links, outdated=outdated)
 
     def _carry_out(self, trainer: Trainer, plan: _Plan) -> None:
         """Write; only then remove what the new files replace."""
@@ -356,11 +355,11 @@ class ModelCheckpoint(Checkpoint):
     # where
     def _default_dirpath(self, trainer: Trainer) -> str:
         if not trainer.loggers:
-            return os.path.join(trainer.default_root_dir, "checkpoints")
+            return str(Path(trainer.default_root_dir, "checkpoints"))
         logger = trainer.loggers[0]
         root = trainer.default_root_dir if logger.save_dir is None else logger.save_dir
         version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
-        return os.path.join(root, str(logger.name), version, "checkpoints")
+        return str(Path(root, str(logger.name), version, "checkpoints"))
 
     def _warn_if_dir_not_empty(self, trainer: Trainer, folder: Path) -> None:
         resumes_here = trainer.ckpt_path is not None and folder in Path(trainer.ckpt_path).absolute().parents
@@ -385,7 +384,7 @@ class ModelCheckpoint(Checkpoint):
         if ver is not None:
             name = f"{name}{self.CHECKPOINT_JOIN_CHAR}v{ver}"
         name += self.FILE_EXTENSION
-        return os.path.join(self.dirpath, name) if self.dirpath else name
+        return str(Path(self.dirpath, name)) if self.dirpath else name
 
     def _format_checkpoint_name(
         self, filename: str | None, metrics: Mapping[str, Any], prefix: str | None, auto_insert_metric_name: bool
@@ -415,7 +414,7 @@ class ModelCheckpoint(Checkpoint):
 
     def file_exists(self, filepath: str | Path, trainer: Trainer) -> bool:
         """Whether rank 0 sees the file."""
-        return bool(trainer.strategy.broadcast(os.path.exists(filepath)))
+        return bool(trainer.strategy.broadcast(Path(filepath).exists()))
 
     def _removable(self, trainer: Trainer, old: str, new: str) -> tuple[str, ...]:
         """The old file where it is ours to remove: in our folder, and not the one that this run resumed from."""
@@ -437,24 +436,25 @@ class ModelCheckpoint(Checkpoint):
     def _link_checkpoint(trainer: Trainer, filepath: str, linkpath: str) -> None:
         """Let `linkpath` be a relative link to `filepath`; a copy where the file system has no links."""
         if trainer.is_global_zero:
-            if os.path.isdir(linkpath) and not os.path.islink(linkpath):
-                shutil.rmtree(linkpath)
-            unfinished = f"{linkpath}.tmp"
-            Path(unfinished).unlink(missing_ok=True)
+            link, unfinished = Path(linkpath), Path(f"{linkpath}.tmp")
+            if link.is_dir() and not link.is_symlink():
+                shutil.rmtree(link)
+            unfinished.unlink(missing_ok=True)
             try:
-                os.symlink(os.path.relpath(filepath, os.path.dirname(linkpath)), unfinished)
+                unfinished.symlink_to(os.path.relpath(filepath, link.parent))
             except OSError:
-                (shutil.copytree if os.path.isdir(filepath) else shutil.copy)(filepath, unfinished)
-            os.replace(unfinished, linkpath)
+                (shutil.copytree if Path(filepath).is_dir() else shutil.copy)(filepath, unfinished)
+            unfinished.replace(link)
         trainer.strategy.barrier()
 
     def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         if not trainer.is_global_zero:
             return
-        if os.path.isdir(filepath) and not os.path.islink(filepath):
-            shutil.rmtree(filepath)
+        path = Path(filepath)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
         else:
-            Path(filepath).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
         """The files that `ckpt_path="last"` chooses from."""
@@ -467,7 +467,7 @@ class ModelCheckpoint(Checkpoint):
         """Write the kept files and their scores, by default to `best_k_models.yaml` beside them."""
         import yaml
 
-        path = Path(filepath or os.path.join(self.dirpath or "", "best_k_models.yaml"))
+        path = Path(filepath or Path(self.dirpath or "", "best_k_models.yaml"))
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as file:
             yaml.dump({name: float(score) for name, score in self.best_k_models.items()}, file)
@@ -496,8 +496,8 @@ class ModelCheckpoint(Checkpoint):
         self.best_model_path = state_dict["best_model_path"]
         if self.dirpath != (theirs := state_dict.get("dirpath", self.dirpath)):
             rank_zero_warn(
-                f"The checkpoint directory was {theirs!r} and is {self.dirpath!r} now: only best_model_path is taken over "
-                "from the checkpoint; the ranking starts anew."
+                f"The checkpoint directory was {theirs!r} and is {self.dirpath!r} now: only best_model_path is taken "
+                "over from the checkpoint; the ranking starts anew."
             )
             return
         self.best_model_score = state_dict["best_model_score"]

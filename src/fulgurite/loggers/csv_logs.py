@@ -34,13 +34,14 @@ class ExperimentWriter:
         self.hparams: dict[str, Any] = {}
         self.metrics: list[Row] = []  # not yet on disk
         self.metrics_keys: list[str] = []
-        self.metrics_file_path = os.path.join(self.log_dir, self.NAME_METRICS_FILE)
+        self.metrics_file_path = str(Path(self.log_dir, self.NAME_METRICS_FILE))
+        self._file = Path(self.metrics_file_path)
         self._logged_before: set[tuple[tuple[str, str], ...]] = set()  # rows that a resumed run will log once more
         Path(self.log_dir).mkdir(parents=True, exist_ok=True)
         self._hparams_on_disk = True
         if self._exists():
             self._drop_torn_line()
-            with open(self.metrics_file_path, newline="") as file:
+            with self._file.open(newline="") as file:
                 self.metrics_keys = next(csv.reader(file), [])
 
     def log_hparams(self, params: dict[str, Any]) -> None:
@@ -60,7 +61,7 @@ class ExperimentWriter:
     def save(self) -> None:
         """Bring all rows and hyper-parameters taken so far to disk."""
         if not self._hparams_on_disk:
-            save_hparams_to_yaml(os.path.join(self.log_dir, self.NAME_HPARAMS_FILE), self.hparams)
+            save_hparams_to_yaml(Path(self.log_dir, self.NAME_HPARAMS_FILE), self.hparams)
             self._hparams_on_disk = True
         if not self.metrics:
             return
@@ -68,7 +69,7 @@ class ExperimentWriter:
         if new := {key for row in self.metrics for key in row} - known:
             self._write_anew([*self._read(), *self.metrics], known | new)
         else:
-            with open(self.metrics_file_path, "a", newline="") as file:
+            with self._file.open("a", newline="") as file:
                 file.write(_as_csv(self.metrics, self.metrics_keys))
         self.metrics = []
 
@@ -87,29 +88,29 @@ class ExperimentWriter:
             self._write_anew(kept, self.metrics_keys)
 
     def _exists(self) -> bool:
-        return os.path.isfile(self.metrics_file_path)
+        return self._file.is_file()
 
     def _drop_torn_line(self) -> None:
         """A machine that lost power in mid-write leaves half a row; a new one must not continue it."""
-        with open(self.metrics_file_path, "rb+") as file:
+        with self._file.open("rb+") as file:
             file.truncate(file.read().rfind(b"\n") + 1)
 
     def _read(self) -> list[Row]:
         if not self._exists():
             return []
-        with open(self.metrics_file_path, newline="") as file:
+        with self._file.open(newline="") as file:
             return list(csv.DictReader(file))
 
     def _write_anew(self, rows: list[Row], keys: Iterable[str]) -> None:
         self.metrics_keys = sorted(keys)
-        unfinished = self.metrics_file_path + ".tmp"
-        with open(unfinished, "w", newline="") as file:
+        unfinished = Path(f"{self._file}.tmp")
+        with unfinished.open("w", newline="") as file:
             file.write(
                 _as_csv([dict(zip(self.metrics_keys, self.metrics_keys, strict=True)), *rows], self.metrics_keys)
             )
             file.flush()
             os.fsync(file.fileno())
-        os.replace(unfinished, self.metrics_file_path)
+        unfinished.replace(self._file)
 
 
 def _as_csv(rows: list[Row], keys: list[str]) -> str:
@@ -168,11 +169,11 @@ class CSVLogger(Logger):
 
     @property
     def root_dir(self) -> str:
-        return os.path.join(self.save_dir, self.name)
+        return str(Path(self.save_dir, self.name))
 
     @property
     def log_dir(self) -> str:
-        return os.path.join(self.root_dir, version_folder(self.version))
+        return str(Path(self.root_dir, version_folder(self.version)))
 
     @property
     @rank_zero_experiment

@@ -59,21 +59,21 @@ class Logger(ABC):
     def log_hyperparams(self, params: dict[str, Any] | argparse.Namespace, *args: Any, **kwargs: Any) -> None:
         """Take the hyper-parameters of the run."""
 
-    def log_graph(self, model: nn.Module, input_array: Tensor | None = None) -> None:
+    def log_graph(self, model: nn.Module, input_array: Tensor | None = None) -> None:  # noqa: B027  # for those who can
         """Take the model's graph, where the logger can show one."""
 
-    def save(self) -> None:
+    def save(self) -> None:  # noqa: B027  # for those who can
         """Bring what was logged to its place."""
 
     def finalize(self, status: str) -> None:
         """The run is over: "success", "failed" or "aborted"."""
         self.save()
 
-    def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
+    def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:  # noqa: B027  # for those who can
         """A checkpoint callback has written a file."""
 
-    def resume_from_step(self, step: int) -> None:
-        """The run goes on after `step` optimizer steps: what was logged for later steps is about to be logged again."""
+    def resume_from_step(self, step: int) -> None:  # noqa: B027  # for those who can
+        """The run goes on after `step` optimizer steps: what was logged for later ones will be logged again."""
 
 
 class DummyExperiment:

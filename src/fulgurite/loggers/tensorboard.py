@@ -44,7 +44,7 @@ class TensorBoardLogger(Logger):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        self._save_dir = os.path.expandvars(os.path.expanduser(os.fspath(save_dir)))
+        self._save_dir = os.path.expandvars(Path(save_dir).expanduser())
         self._name = name or ""
         self._version = version
         self._log_graph = log_graph
@@ -76,12 +76,11 @@ class TensorBoardLogger(Logger):
 
     @property
     def root_dir(self) -> str:
-        return os.path.join(self.save_dir, self.name)
+        return str(Path(self.save_dir, self.name))
 
     @property
     def log_dir(self) -> str:
-        folder = os.path.join(self.root_dir, version_folder(self.version))
-        return os.path.join(folder, self.sub_dir) if self.sub_dir else folder
+        return str(Path(self.root_dir, version_folder(self.version), self.sub_dir or ""))
 
     @property
     @rank_zero_experiment
@@ -112,8 +111,8 @@ class TensorBoardLogger(Logger):
             self.experiment.add_scalar(name, value, step)
         except (TypeError, ValueError, NotImplementedError, AssertionError) as error:
             raise ValueError(
-                f"TensorBoard takes numbers; {name!r} is {value!r} of type {type(value).__name__}. Log a number, or use "
-                "logger.experiment for text, images and the like."
+                f"TensorBoard takes numbers; {name!r} is {value!r} of type {type(value).__name__}. Log a number, or "
+                "use logger.experiment for text, images and the like."
             ) from error
 
     @rank_zero_only
@@ -138,8 +137,8 @@ class TensorBoardLogger(Logger):
         from torch.utils.tensorboard.summary import hparams
 
         self.log_metrics(metrics, 0 if step is None else step)
-        writer = self.experiment._get_file_writer()
-        for summary in hparams(_as_tensorboard_takes(params), metrics):
+        writer: Any = self.experiment._get_file_writer()
+        for summary in hparams(_as_tensorboard_takes(params), metrics):  # type: ignore[no-untyped-call]  # torch's
             writer.add_summary(summary)
 
     @rank_zero_only
@@ -167,7 +166,7 @@ class TensorBoardLogger(Logger):
         """Tell TensorBoard to hide what an interrupted run logged for later steps."""
         if not Path(self.log_dir).is_dir():
             return
-        writer = self.experiment._get_file_writer()
+        writer: Any = self.experiment._get_file_writer()
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
         writer.add_event(Event(step=step, file_version="brain.Event:2"))

@@ -89,7 +89,7 @@ class Profiler(ABC):
             file.write(text)
         self._written.add(str(path))
 
-    def teardown(self, stage: str | None) -> None:
+    def teardown(self, stage: str | None) -> None:  # noqa: B027  # for those who can
         """A call of fit, validate, test or predict ends."""
 
     def _folder(self) -> Path | None:

@@ -82,7 +82,7 @@ class PyTorchProfiler(Profiler):
         if self._profiler is None:
             self._begin()
         recording = record_function(f"[pl][profile]{action_name}")
-        recording.__enter__()
+        recording.__enter__()  # type: ignore[no-untyped-call]  # torch's
         self._open[action_name] = recording
 
     def stop(self, action_name: str) -> None:
@@ -112,7 +112,7 @@ class PyTorchProfiler(Profiler):
 
     def _begin(self) -> None:
         if self._emit_nvtx:
-            self._profiler = torch.autograd.profiler.emit_nvtx(**self._profiler_kwargs)
+            self._profiler = torch.autograd.profiler.emit_nvtx(**self._profiler_kwargs)  # type: ignore[no-untyped-call]  # torch's
         else:
             given = dict(self._profiler_kwargs)
             given.setdefault("schedule", torch.profiler.schedule(wait=_WAIT, warmup=_WARMUP, active=_ACTIVE))
@@ -155,7 +155,7 @@ class PyTorchProfiler(Profiler):
     def _enter_module(self, module: nn.Module, _: Any) -> None:
         kind = type(module)
         recording = record_function(f"[pl][module]{kind.__module__}.{kind.__qualname__}")
-        recording.__enter__()
+        recording.__enter__()  # type: ignore[no-untyped-call]  # torch's
         self._modules.append(recording)
 
     def _leave_module(self, *_: Any) -> None:

@@ -41,9 +41,13 @@ class SimpleProfiler(Profiler):
         whole = time.monotonic() - self.start_time
         rows = sorted(((sum(times), name, len(times)) for name, times in self.recorded_durations.items()), reverse=True)
         if self.extended:
-            head = [("Action", "Mean duration (s)", "Num calls", "Total time (s)", "Percentage %")]
-            total = [("Total", "-", f"{sum(count for _, _, count in rows)}", f"{whole:.5}", "100 %")]
-            body = [
+            head: list[tuple[str, ...]] = [
+                ("Action", "Mean duration (s)", "Num calls", "Total time (s)", "Percentage %")
+            ]
+            total: list[tuple[str, ...]] = [
+                ("Total", "-", f"{sum(count for _, _, count in rows)}", f"{whole:.5}", "100 %")
+            ]
+            body: list[tuple[str, ...]] = [
                 (name, f"{spent / count:.5}", f"{count}", f"{spent:.5}", f"{100 * spent / whole:.5}")
                 for spent, name, count in rows
             ]

@@ -60,8 +60,8 @@ class PlainProgressBar(TimedProgressBar):
         if bar == "train":
             trainer = self.trainer
             self._say(
-                f"Trained {trainer.current_epoch} epoch{'s' * (trainer.current_epoch != 1)}, {trainer.global_step} steps "
-                f"in {_clock(time.monotonic() - self._started)}"
+                f"Trained {trainer.current_epoch} epoch{'s' * (trainer.current_epoch != 1)}, {trainer.global_step} "
+                f"steps in {_clock(time.monotonic() - self._started)}"
             )
 
     def _say(self, line: str) -> None:

@@ -128,11 +128,11 @@ class RichProgressBar(TimedProgressBar):
     def _open(self, bar: str) -> None:
         progress, total = self._shown(), self.total(bar)
         description, length = self.description(bar), None if math.isinf(total) else total
-        if bar not in self._tasks or (self._leave and bar == "train" and self._tasks):
+        task = self._task(bar)
+        if task is None or (bar == "train" and self._leave):
             self._tasks[bar] = progress.add_task(description, total=length, metrics="")
         else:
-            metrics = progress.tasks[progress.task_ids.index(self._tasks[bar])].fields["metrics"]
-            progress.reset(self._tasks[bar], total=length, description=description, metrics=metrics)
+            progress.reset(task.id, total=length, description=description, **task.fields)
         if bar == "train":
             progress.update(self._tasks[bar], completed=self.trainer.progress.batch)  # not 0 when resumed
 
@@ -141,22 +141,17 @@ class RichProgressBar(TimedProgressBar):
         self._shown().update(self._tasks[bar], completed=done, metrics=metrics, refresh=True)
 
     def _close(self, bar: str) -> None:
-        if self.progress is None or bar not in self._tasks:
+        task = self._task(bar)
+        if self.progress is None or task is None:
             return
-        task = self._tasks.pop(bar)
-        if bar == "train":
-            done = self.trainer.progress.total_batch and self.progress.tasks[self.progress.task_ids.index(task)].total
-            self.progress.update(
-                task, metrics=self._metrics_text(), **({"completed": done} if done else {}), refresh=True
-            )
-        elif bar in ("sanity", "validation"):
-            self.progress.remove_task(task)
+        del self._tasks[bar]
+        if bar in ("sanity", "validation"):
+            self.progress.remove_task(task.id)
             if "train" in self._tasks:
                 self.progress.update(self._tasks["train"], metrics=self._metrics_text())
         else:
-            self.progress.update(
-                task, completed=self.progress.tasks[self.progress.task_ids.index(task)].total, refresh=True
-            )
+            metrics = self._metrics_text() if bar == "train" else ""
+            self.progress.update(task.id, completed=task.total, metrics=metrics, refresh=True)
 
     def _metrics_text(self) -> str:
         shown: Shown = self.get_metrics(self.trainer, self.trainer.lightning_module)
