@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from fulgurite.demos.boring_classes import BoringModel
 from torch.utils.data import DataLoader
 
 import fulgurite as pl
 from fulgurite.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar, TQDMProgressBar
+from fulgurite.demos.boring_classes import BoringModel
 from fulgurite.utilities.exceptions import MisconfigurationException
 
 pytestmark = pytest.mark.filterwarnings("ignore")

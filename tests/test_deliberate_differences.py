@@ -270,6 +270,38 @@ def advertisements(pl: Any) -> Any:
     return any("http" in r or "install" in r for r in records)
 
 
+def draws_of_a_stream(pl: Any) -> Any:
+    """Whether items and hooks draw random numbers in the order of the plain loop: item, hook, item, hook."""
+
+    class Stream(IterableDataset[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            yield from (torch.rand(1) for _ in range(3))
+
+    def draw(self: Any, *args: Any) -> None:
+        self.seen.append(float(torch.rand(())))
+
+    model = module(pl, on_train_batch_end=draw)
+    torch.manual_seed(1)
+    fit(pl, model, DataLoader(Stream(), 1))
+    torch.manual_seed(1)
+    plain_loop = [float(torch.rand(())) for _ in DataLoader(Stream(), 1)]
+    return "the plain loop's" if model.seen == plain_loop else "others"
+
+
+def openings_of_reloaded_loaders(pl: Any) -> Any:
+    class Counted(DataLoader[Any]):
+        opened = 0
+
+        def __iter__(self) -> Any:
+            Counted.opened += 1
+            return super().__iter__()
+
+    model = module(pl, train_dataloader=lambda self: Counted(torch.zeros(2, 1)))
+    off = {"logger": False, "enable_checkpointing": False, **OFF}
+    pl.Trainer(max_epochs=3, reload_dataloaders_every_n_epochs=1, **off).fit(model)
+    return Counted.opened
+
+
 @dataclass
 class Difference:
     observe: Callable[[Any], Any]
@@ -337,6 +369,10 @@ DIFFERENCES = {
         epoch_ends_of_a_run_resumed_in_its_last_epoch, [], ["closed"]
     ),
     "a resumed run draws what it would have drawn": Difference(dropout_after_resuming, "others", "the same"),
+    "a stream's items and the hooks draw in the order of a plain loop": Difference(
+        draws_of_a_stream, "others", "the plain loop's"
+    ),
+    "a reloaded loader is opened once": Difference(openings_of_reloaded_loaders, 5, 3),
     "batches are counted beside optimizer steps": Difference(steps_with_two_optimizers, (8, None), (8, 4)),
     "nothing is advertised": Difference(advertisements, True, False),
 }

@@ -15,6 +15,7 @@ SRC = Path(__file__).parents[1] / "src"
 # The layer of each module: the longest prefix that matches decides.
 LAYERS = {
     "__version__": 0,
+    "tables": 0,
     "utilities": 0,
     "states": 0,
     "hooks": 1,
@@ -28,6 +29,9 @@ LAYERS = {
     "results": 3,
     "optimizers": 3,
     "machine": 3,
+    "accelerators": 3,
+    "plugins": 3,
+    "strategies": 3,
     "callbacks": 3,
     "loggers": 3,
     "profilers": 3,
@@ -40,6 +44,7 @@ LAYERS = {
     "compat": 7,
     "explain": 7,
     "check": 7,
+    "defaults": 8,
     "trainer": 8,
     "tuner": 8,
     "cli": 9,

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from fulgurite.loggers.logger import Logger
 from torch import nn
 from torch.optim import lr_scheduler as schedulers
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import fulgurite as pl
+from fulgurite.loggers.logger import Logger
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 BATCHES, EPOCHS = 10, 3

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from fulgurite.demos.boring_classes import BoringModel
 
 import fulgurite as pl
+from fulgurite.demos.boring_classes import BoringModel
 
 SRC = Path(__file__).parents[1] / "src"
 SCRIPT = """

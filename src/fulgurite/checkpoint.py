@@ -103,14 +103,20 @@ def _exact_state(run: Run) -> dict[str, Any]:
 
 
 def _metric_objects(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Metric objects the module holds, whatever library they come from: they know their defaults and reset."""
+    """Metric objects the module holds, whatever library they come from: they update, compute and reset."""
     for name, part in module.named_modules():
-        if isinstance(getattr(part, "_defaults", None), dict) and hasattr(part, "update") and hasattr(part, "reset"):
+        if all(callable(getattr(part, act, None)) for act in ("update", "compute", "reset")):
             yield name, part
 
 
 def _metric_state(metric: Any) -> dict[str, Any]:
-    values = {name: getattr(metric, name) for name in metric._defaults}
+    """What it has summed up so far: the states it declares, as torchmetrics' do, else its public plain values."""
+    declared = getattr(metric, "_defaults", None)
+    if isinstance(declared, dict):
+        values = {name: getattr(metric, name) for name in declared}
+    else:
+        plain = (Tensor, int, float, list)
+        values = {k: v for k, v in vars(metric).items() if isinstance(v, plain) and k[0] != "_" and k != "training"}
     return {"values": values, "update_count": getattr(metric, "_update_count", 0)}
 
 

@@ -71,7 +71,7 @@ class DataFlow:
             self.open_train()
         if run.validates_in_epoch(run.progress.epoch) and "validation" not in self.evaluation:
             self.open_evaluation("validation")
-        if self.train_batches_count and not run.finished() and not run.progress.in_epoch:
+        if self.train_batches_count and not run.progress.in_epoch:
             if self.now is not None:
                 self.restore_draws(self.now)
                 self.now = None
@@ -229,7 +229,7 @@ class DataFlow:
     # exact resume
     def _resumed(self, epoch: int, skip: int) -> Batches:
         """The rest of an epoch of which `skip` batches are done, as it would have gone on."""
-        now, saved = self.now or self.draw_state(), self.rng
+        now, saved = self.now or self.draw_state(), dict(self.rng)
         self.now = None
         if self.run.progress.is_last_batch:
             self.restore_draws(now)

@@ -21,7 +21,7 @@ from fulgurite.dataflow import DataFlow, own_transfer
 from fulgurite.hooks import Hooks, for_module, overrides, resolve
 from fulgurite.optimizers import LightningOptimizer, NoOptimizer, configured, gradients_of, parameters_of
 from fulgurite.progress import Progress
-from fulgurite.results import Results, as_numbers, first_not_finite, warn_not_finite
+from fulgurite.results import NoResults, Results, as_numbers, first_not_finite, warn_not_finite
 from fulgurite.states import RunningStage
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -78,7 +78,8 @@ class Run:
         self.predictions: list[list[Any]] = []
         self.transfer: Callable[[Any, int], Any] | None = None
         self.training = {"train"} <= set(sources)
-        self.train_results = Results(self, "train")
+        self.results_class = NoResults if trainer.barebones else Results
+        self.train_results = self.results_class(self, "train")
         self.eval_results: dict[str, Results] = {}
         self.use(self.train_results)
         self.data = DataFlow(self)
@@ -99,7 +100,7 @@ class Run:
         self.as_output = self._first_output
         self.zero_grad = self._method("optimizer_zero_grad")
         self.backward = self._method("backward")
-        self.optimizer_step = self._method("optimizer_step")
+        self.optimizer_step = module.optimizer_step  # not a place of its own: training_step logs inside it
         self.lr_scheduler_step = self._method("lr_scheduler_step")
         self.own_clipping = (
             for_module(self, "configure_gradient_clipping")
@@ -197,7 +198,7 @@ class Run:
         return loaders
 
     def evaluation_loaders(self) -> int:
-        stage = self.results.stage
+        stage = next(stage for stage, running in STAGES.items() if running.value == self.results.stage)
         return len(self.data.evaluation.get(stage, ())) or 1
 
     def check_dataloader_idx(self, stage: str) -> None:
@@ -395,6 +396,13 @@ class Run:
 
         self.hooks.on_before_optimizer_step = (check, *self.hooks.on_before_optimizer_step)
 
+    def free_gradients(self) -> None:
+        """Give back the gradients' memory before validation."""
+        state = self.trainer.state
+        stage, state.stage = state.stage, RunningStage.VALIDATING
+        self.module.on_validation_model_zero_grad()
+        state.stage = stage
+
     def scale_gradients(self, factor: float) -> None:
         for gradient in gradients_of(self.optimizers[0]):
             gradient.mul_(factor)
@@ -527,7 +535,7 @@ class Run:
             self.data.open_evaluation(stage)
         before = self.results, self.fx, state.stage
         self.results.pull()
-        results = self.eval_results.setdefault(stage, Results(self, STAGES[stage].value))
+        results = self.eval_results.setdefault(stage, self.results_class(self, STAGES[stage].value))
         self.use(results)
         self.fx = f"{stage}_step"
         if not self.in_sanity_check:
@@ -536,16 +544,27 @@ class Run:
         inference = self.trainer.inference_mode and not self.training
         try:
             with torch.inference_mode() if inference else torch.no_grad():
-                self._method(f"on_{stage}_model_eval")()
-                try:
+                with self._eval_mode(stage):
                     yield hooks, self._evaluation_step(stage), results
-                finally:
-                    self._method(f"on_{stage}_model_train")()
         finally:
             results.loader, results.batch = None, None
             previous, self.fx, state.stage = before
             self.use(previous)
             self.validated_time = time.monotonic()
+
+    @contextmanager
+    def _eval_mode(self, stage: str) -> Iterator[None]:
+        """Eval mode inside; afterwards each submodule in the mode it was in, not all in training mode."""
+        modes = [(module, module.training) for module in self.module.modules()]
+        self._method(f"on_{stage}_model_eval")()
+        try:
+            yield
+        finally:
+            if overrides(self.module, f"on_{stage}_model_train", LightningModule):
+                for_module(self, f"on_{stage}_model_train")()
+            else:
+                for module, training in modes:
+                    module.training = training
 
     def _with_collector(self, stage: str) -> Hooks:
         hooks = resolve(self, stage)

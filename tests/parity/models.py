@@ -326,9 +326,17 @@ def of(pl: Any) -> SimpleNamespace:
     class OwnLoaders(Plain):
         """Brings its data and says when it is asked for them."""
 
+        shuffle = True
+
+        def note(self, name: str, *args: Any) -> None:
+            if name.endswith("dataloader"):  # whether gradients are enabled while loaders are made is nobody's business
+                with torch.enable_grad():
+                    return super().note(name, *args)
+            return super().note(name, *args)
+
         def train_dataloader(self) -> Any:
             self.note("train_dataloader")
-            return DataLoader(rows(20), 3, shuffle=True)
+            return DataLoader(rows(20), 3, shuffle=self.shuffle)
 
         def val_dataloader(self) -> Any:
             self.note("val_dataloader")
@@ -341,6 +349,15 @@ def of(pl: Any) -> SimpleNamespace:
         def predict_dataloader(self) -> Any:
             self.note("predict_dataloader")
             return DataLoader(rows(7, 6), batch_size=2)  # Lightning makes it anew, which a positional one breaks
+
+    class OwnLoadersInOrder(OwnLoaders):
+        """Draws nothing: Lightning opens reloaded loaders twice, and so draws a number more."""
+
+        shuffle = False
+
+        def __init__(self, case: Any) -> None:
+            super().__init__(case)
+            self.net[2].p = 0.0
 
     class Hparams(Plain):
         def __init__(self, case: Any, lr: float = 0.01, widths: tuple[int, ...] = (16, 4), name: str = "net") -> None:

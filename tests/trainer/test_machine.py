@@ -62,6 +62,7 @@ def test_the_simple_profiler_reports_the_users_hooks(capsys: pytest.CaptureFixtu
     assert "training_step" in trainer.profiler.summary()
 
 
+@pytest.mark.filterwarnings("ignore:.*there is no validation data")
 def test_barebones_switches_the_rest_off() -> None:
     trainer = pl.Trainer(barebones=True, accelerator="cpu", max_epochs=1)
     model = Counting()

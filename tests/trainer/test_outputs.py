@@ -77,6 +77,7 @@ def test_several_loggers_the_first_has_the_folder() -> None:
 
 
 @pytest.mark.parametrize(("every", "calls"), [(0, 1), (1, 4), (2, 2), (3, 2)])
+@pytest.mark.filterwarnings("ignore:.*there is no validation data")
 def test_reload_dataloaders_every_n_epochs(every: int, calls: int) -> None:
     class Brings(Counting):
         asked = 0
