@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import uuid
+import zipfile
 from argparse import Namespace
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
@@ -85,11 +86,15 @@ def read_checkpoint(
     try:
         with torch.serialization.safe_globals(_HARMLESS if safely else []):
             loaded = torch.load(path, map_location=map_location or _where_it_was, weights_only=safely)
-    except (ImportError, AttributeError) as error:
-        raise RuntimeError(f"{path} holds an object whose class cannot be imported here: {error}.") from error
-    except (EOFError, OSError, RuntimeError, ValueError, KeyError, TypeError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged pickle fails in any way
         if safely and (names := _classes_not_allowed(path, error)):
             raise pickle.UnpicklingError(_foreign(path, names)) from error
+        if isinstance(error, PermissionError):
+            raise
+        if _is_whole(path):
+            if safely and isinstance(error, pickle.UnpicklingError):
+                raise pickle.UnpicklingError(_not_plain(path, error)) from error
+            raise
         raise RuntimeError(_damaged(path, error)) from error
     if not isinstance(loaded, dict):
         raise ValueError(
@@ -128,6 +133,25 @@ def _classes_not_allowed(path: str | IO[bytes], error: Exception) -> list[str]:
             return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # a damaged file can fail in any way; it is told as damaged
         return []
+
+
+def _not_plain(path: object, error: Exception) -> str:
+    reason = next((line for line in str(error).splitlines() if line.startswith("Can only")), "it is no plain data")
+    return (
+        f"{path} holds what is not read safely even when its class is allowed ({reason:.150}). If you trust where the "
+        "file comes from, pass weights_only=False, which runs whatever code the file holds."
+    )
+
+
+def _is_whole(path: str | IO[bytes]) -> bool:
+    """Whether the archive and its check sums are in order, so that an error has another reason."""
+    if not isinstance(path, str):
+        path.seek(0)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, OSError, EOFError):
+        return False
 
 
 def _foreign(path: object, names: list[str]) -> str:
