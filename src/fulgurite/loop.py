@@ -19,29 +19,34 @@ def fit(run: Run) -> None:
     hooks = run.hooks
     if run.sanity_batches:  # 0 when resuming in mid-epoch
         with run.sanity_checking():  # random state, counters, metrics: as if it had not been
-            for hook in hooks.on_sanity_check_start: hook()
+            for hook in hooks.on_sanity_check_start:
+                hook()
             if run.data.open_for_validation():
                 evaluate(run, "validation", run.sanity_batches)
-            for hook in hooks.on_sanity_check_end: hook()
+            for hook in hooks.on_sanity_check_end:
+                hook()
     run.data.open()  # train_dataloader(), limits; the first epoch's iterator
     if run.finished():  # also where there is nothing to train on
         return
-    for hook in hooks.on_train_start: hook()
+    for hook in hooks.on_train_start:
+        hook()
     while not run.finished():  # a reason to stop, and no epoch open
         train_epoch(run)
-    for hook in hooks.on_train_end: hook()
+    for hook in hooks.on_train_end:
+        hook()
 
 
 def train_epoch(run: Run) -> None:
     done, hooks = run.progress, run.hooks
     if not done.in_epoch:
         run.begin_epoch()  # loaders to reload, methods patched on since
-        for hook in hooks.on_train_epoch_start: hook()
+        for hook in hooks.on_train_epoch_start:
+            hook()
     batches = run.data.train_batches(done.epoch, skip=done.batch)
     while not done.epoch_closed:
         if run.validation_due():
             if run.steps_after(done.batch):
-                run.module.on_validation_model_zero_grad()  # frees memory; not while a window is open
+                run.free_gradients()  # not while a window is open
             evaluate(run, "validation", run.limit_val_batches)
         if run.plateau_due():
             run.step_schedulers("step", plateau=True)
@@ -61,11 +66,13 @@ def train_epoch(run: Run) -> None:
             run.step_schedulers("epoch")
         if cancelled:
             break  # the rest of the epoch, and its validation
-        for hook in hooks.on_train_batch_end: hook(output, batch, done.batch - 1)
+        for hook in hooks.on_train_batch_end:
+            hook(output, batch, done.batch - 1)
         run.results.publish_step()  # touches nothing unless a logger is due
     if not done.epoch_closed:  # also when max_steps or should_stop ended it early
         done.epoch_closed = True
-        for hook in hooks.on_train_epoch_end: hook()  # callbacks, module, then those that monitor
+        for hook in hooks.on_train_epoch_end:
+            hook()  # callbacks, module, then those that monitor
     if done.is_last_batch:
         run.step_schedulers("epoch", plateau=True)
     run.results.publish_epoch()
@@ -87,16 +94,19 @@ def train_batch(run: Run, batch: Any, i: int) -> dict[str, Any]:
             with run.precision.forward():
                 output.update(run.as_output(run.training_step(batch, i)))
             if i % k == 0:
-                for hook in hooks.on_before_zero_grad: hook(optimizer)
+                for hook in hooks.on_before_zero_grad:
+                    hook(optimizer)
                 run.zero_grad(done.epoch, i, optimizer)
             if (loss := output.get("loss")) is not None:  # else a skipped batch: it adds no gradient
                 loss = loss / k
                 output["loss"] = loss.detach()
                 run.losses.append(output["loss"])  # read when a logger reads
                 loss = run.precision.scale(loss)
-                for hook in hooks.on_before_backward: hook(loss)
+                for hook in hooks.on_before_backward:
+                    hook(loss)
                 run.backward(loss)
-                for hook in hooks.on_after_backward: hook()
+                for hook in hooks.on_after_backward:
+                    hook()
         if stepping and (window := i % k + 1) < k:
             run.scale_gradients(k / window)  # the last window is short: an average over its own size
         return output.get("loss")
@@ -116,19 +126,26 @@ def train_batch(run: Run, batch: Any, i: int) -> dict[str, Any]:
 
 def before_step(run: Run, optimizer: Optimizer) -> None:  # also at each step() of manual optimization
     run.precision.unscale(optimizer)
-    for hook in run.hooks.on_before_optimizer_step: hook(optimizer)
+    for hook in run.hooks.on_before_optimizer_step:
+        hook(optimizer)
     run.clip_gradients(optimizer)
 
 
 def evaluate(run: Run, stage: str, limit: int | float) -> None:  # never called with nothing to evaluate
     with run.evaluating(stage) as (hooks, step, results):  # eval mode, no_grad; both restored on the way out
-        for hook in hooks.start: hook()
-        for hook in hooks.epoch_start: hook()
+        for hook in hooks.start:
+            hook()
+        for hook in hooks.epoch_start:
+            hook()
         for args in run.data.eval_batches(stage, limit):  # (batch, i), or (batch, i, k) with several loaders
-            for hook in hooks.batch_start: hook(*args)
+            for hook in hooks.batch_start:
+                hook(*args)
             output = step(*args)
-            for hook in hooks.batch_end: hook(output, *args)
-        for hook in hooks.epoch_end: hook()
+            for hook in hooks.batch_end:
+                hook(output, *args)
+        for hook in hooks.epoch_end:
+            hook()
         results.publish_epoch()
         run.progress.validated_at = run.progress.total_batch
-        for hook in hooks.end: hook()
+        for hook in hooks.end:
+            hook()

@@ -120,11 +120,13 @@ class Slot:
     def add(self, value: Tensor, weight: int | float) -> None:
         """Add to the running value of the epoch."""
         reduce = self.options.reduce
+        if value.dtype.itemsize < 4:
+            value = value.float()  # a sum of float16 or bfloat16 loses its small parts
         if reduce == "mean":
             value = value * weight  # not add_(alpha=weight), which rounds differently
             self.weight += weight
         if self.total is None:
-            self.total = value if value.dtype.itemsize >= 4 else value.to(torch.get_default_dtype())
+            self.total = value
         elif reduce in ("mean", "sum"):
             self.total = self.total + value
         else:
@@ -320,8 +322,9 @@ class Results:
         return (slot for slot in self.slots.values() if slot.fresh)
 
     def _epoch_is_over(self, slot: Slot) -> bool:
-        if self.training:
-            return self.run.progress.epoch_closed
+        if self.training:  # over, or not begun: what its first hooks logged can be read
+            done = self.run.progress
+            return done.epoch_closed or (done.batch == 0 and self.batch is None)
         return self.at_end or (slot.loader is not None and self.loader is not None and slot.loader < self.loader)
 
     def pull(self) -> None:
@@ -394,7 +397,7 @@ class Results:
             if slot.metric is not None and slot.fresh:
                 slot.metric.reset()
             slot.clear()
-        self.at_end = False
+        self.at_end, self.batch = False, None
 
     # a checkpoint in mid-epoch
     def state_dict(self) -> dict[str, Any]:
@@ -421,6 +424,13 @@ class Results:
             )
             slot.weight, slot.fresh = saved["weight"], saved["fresh"]
             self.slots[fx, name, loader] = slot
+
+
+class NoResults(Results):
+    """Of a barebones run: `self.log` does nothing."""
+
+    def log(self, name: str, value: Any, raw: tuple[Any, ...], batch_size: int | None, attribute: str | None) -> None:
+        return
 
 
 def user_line() -> str:

@@ -51,6 +51,7 @@ from fulgurite.utilities.types import LRSchedulerConfig
 if TYPE_CHECKING:
     from fulgurite.loggers.logger import Logger
     from fulgurite.profilers.profiler import Profiler
+    from fulgurite.tuner.tuning import Tuner
 
 _STAGE_OF = {
     TrainerFn.FITTING: ("train", RunningStage.TRAINING),
@@ -258,6 +259,8 @@ class Trainer:
             datamodule, train_dataloaders = train_dataloaders, None
         given = {"train": train_dataloaders, "validation": val_dataloaders}
         ckpt_path = ckpt_path if ckpt_path is not None else self._resume_from_checkpoint
+        if self._auto_lr_find and ckpt_path is None and not self.fast_dev_run:
+            self.tune(model, train_dataloaders, val_dataloaders, datamodule)
         with self._running(TrainerFn.FITTING, model, given, datamodule, ckpt_path, weights_only) as run:
             loop.fit(run)
 
@@ -324,7 +327,7 @@ class Trainer:
         if isinstance(dataloaders, LightningDataModule):
             datamodule, dataloaders = dataloaders, None
         with self._running(fn, model, {stage: dataloaders}, datamodule, ckpt_path, weights_only) as run:
-            results = run.eval_results[stage] = Results(run, _STAGE_OF[fn][1].value)
+            results = run.eval_results[stage] = run.results_class(run, _STAGE_OF[fn][1].value)
             if run.data.open_evaluation(stage):
                 loop.evaluate(run, stage, math.inf)
         if verbose and self.is_global_zero and results.outputs:
@@ -336,6 +339,13 @@ class Trainer:
         from fulgurite.tuner.auto import tune
 
         return tune(self, model, *args, **kwargs)
+
+    @property
+    def _tuner(self) -> Tuner:
+        """Through which callbacks search, who know nothing above themselves."""
+        from fulgurite.tuner.tuning import Tuner
+
+        return Tuner(self)
 
     # a call from start to end
     @contextlib.contextmanager
@@ -742,7 +752,8 @@ class Trainer:
     @property
     def num_training_batches(self) -> int | float:
         """Training batches of an epoch; inf when that cannot be known."""
-        return self._run.data.train_batches_count if self._run is not None else math.inf
+        known = self._run is not None and self._run.data.train is not None
+        return self._run.data.train_batches_count if known and self._run is not None else math.inf
 
     @property
     def num_sanity_val_batches(self) -> list[int | float]:

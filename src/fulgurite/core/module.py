@@ -74,7 +74,6 @@ class LightningModule(HyperparametersMixin, ModelIO, nn.Module):
         self._strict_loading: bool | None = None
         self._device = torch.get_default_device()
         self._dtype = torch.get_default_dtype()
-        self._modes_before_eval: dict[str, bool] = {}
         self._toggled: dict[Tensor, bool] = {}
 
     # who and where
@@ -433,12 +432,12 @@ class LightningModule(HyperparametersMixin, ModelIO, nn.Module):
         self.zero_grad()
 
     def on_validation_model_eval(self) -> None:
-        """Before validation: eval mode, remembering the mode of each submodule."""
-        self._remember_modes_and_eval()
+        """Put the module in eval mode; the trainer has noted the mode of each submodule."""
+        self.eval()
 
     def on_validation_model_train(self) -> None:
-        """After validation: each submodule's mode as it was."""
-        self._restore_modes()
+        """Put the module in training mode; unless overridden, each submodule goes back to its own mode instead."""
+        self.train()
 
     def on_validation_start(self) -> None:
         """Before validation."""
@@ -460,12 +459,12 @@ class LightningModule(HyperparametersMixin, ModelIO, nn.Module):
 
     # hooks of test
     def on_test_model_eval(self) -> None:
-        """Before testing: eval mode, remembering the mode of each submodule."""
-        self._remember_modes_and_eval()
+        """Put the module in eval mode; the trainer has noted the mode of each submodule."""
+        self.eval()
 
     def on_test_model_train(self) -> None:
-        """After testing: each submodule's mode as it was."""
-        self._restore_modes()
+        """Put the module in training mode; unless overridden, each submodule goes back to its own mode instead."""
+        self.train()
 
     def on_test_start(self) -> None:
         """Before testing."""
@@ -487,12 +486,12 @@ class LightningModule(HyperparametersMixin, ModelIO, nn.Module):
 
     # hooks of prediction
     def on_predict_model_eval(self) -> None:
-        """Before predicting: eval mode, remembering the mode of each submodule."""
-        self._remember_modes_and_eval()
+        """Put the module in eval mode; the trainer has noted the mode of each submodule."""
+        self.eval()
 
     def on_predict_model_train(self) -> None:
-        """After predicting: each submodule's mode as it was."""
-        self._restore_modes()
+        """Put the module in training mode; unless overridden, each submodule goes back to its own mode instead."""
+        self.train()
 
     def on_predict_start(self) -> None:
         """Before predicting."""
@@ -511,15 +510,6 @@ class LightningModule(HyperparametersMixin, ModelIO, nn.Module):
 
     def on_predict_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """After the predict step of a batch."""
-
-    def _remember_modes_and_eval(self) -> None:
-        self._modes_before_eval = {name: module.training for name, module in self.named_modules()}
-        self.eval()
-
-    def _restore_modes(self) -> None:
-        for name, module in self.named_modules():
-            if name in self._modes_before_eval:
-                module.training = self._modes_before_eval[name]
 
     # hooks of checkpoints
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
