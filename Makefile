@@ -17,7 +17,7 @@ train: $(VENV)/dkt.stamp  ## train a knowledge-tracing model on a simulated scho
 course: $(VENV)/dkt.stamp  ## the course's program: simulated data in, outputs/submission.csv out
 	$(RUN) -m dkt simulate $(COURSE)/data --students 7442
 	$(RUN) examples/course/dkt_lightning.py --data_dir $(COURSE)/data --asset_dir $(COURSE)/asset --model_dir $(COURSE)/models \
-	  --output_dir outputs --lr 0.001 --n_epochs 5
+	  --output_dir outputs --lr 0.001 --n_epochs 10
 
 test: $(VENV)/test.stamp  ## the tests; MARKERS="not gpu" adds the slow ones, and after `make everything` those against Lightning
 	$(RUN) -m pytest -q -m "$(MARKERS)"
