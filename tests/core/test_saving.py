@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
 import re
@@ -193,6 +194,34 @@ def test_lightnings_dictionaries_are_read_as_plain_ones(monkeypatch: pytest.Monk
     hparams = read_checkpoint("theirs.ckpt")["hyper_parameters"]
     assert hparams == {"conf": {"a": {"b": 1}}, "args": Namespace(x=2)}
     assert type(hparams["conf"]) is dict
+
+
+@pytest.fixture(scope="session")  # importing lightning sets environment variables, which a test must not
+def lightning() -> Any:
+    return importlib.import_module("lightning.pytorch")
+
+
+@pytest.mark.parity
+def test_a_file_that_lightning_wrote_is_read_without_unpickling_its_classes(lightning: Any) -> None:
+    class Theirs(lightning.LightningModule):  # type: ignore[misc,name-defined]
+        def __init__(self, width: int, conf: Any) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = nn.Linear(width, 1)
+
+    class Ours(LightningModule):
+        def __init__(self, width: int, conf: Any) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+            self.net = nn.Linear(width, 1)
+
+    module = Theirs(3, lightning.utilities.AttributeDict(a=1))
+    trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_model_summary=False)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint("theirs.ckpt")
+    loaded = Ours.load_from_checkpoint("theirs.ckpt")
+    assert loaded.hparams == {"width": 3, "conf": {"a": 1}}
+    assert torch.equal(loaded.net.weight, module.net.weight)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

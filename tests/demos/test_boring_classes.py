@@ -69,11 +69,14 @@ def test_demo_models() -> None:
     assert Net()(torch.zeros(2, 1, 28, 28)).exp().sum().item() == pytest.approx(2)
 
 
+@pytest.fixture(scope="session")  # importing lightning sets environment variables, which a test must not
+def theirs() -> Any:
+    return importlib.import_module("lightning.pytorch.demos.boring_classes")
+
+
 @pytest.mark.parity
 @pytest.mark.parametrize("name", ["BoringModel", "ManualOptimBoringModel", "DemoModel", "Net"])
-def test_the_same_seed_gives_lightnings_numbers(name: str) -> None:
-    theirs = importlib.import_module("lightning.pytorch.demos.boring_classes")
-
+def test_the_same_seed_gives_lightnings_numbers(name: str, theirs: Any) -> None:
     def numbers(module: Any) -> list[torch.Tensor]:
         torch.manual_seed(3)
         model = getattr(module, name)()
@@ -85,9 +88,7 @@ def test_the_same_seed_gives_lightnings_numbers(name: str) -> None:
 
 
 @pytest.mark.parity
-def test_data_sets_draw_as_lightnings() -> None:
-    theirs = importlib.import_module("lightning.pytorch.demos.boring_classes")
-
+def test_data_sets_draw_as_lightnings(theirs: Any) -> None:
     def drawn(module: Any) -> list[torch.Tensor]:
         torch.manual_seed(3)
         rows = [module.RandomDataset(2, 3)[1], module.RandomDictDataset(2, 3)[1]["b"]]

@@ -18,8 +18,6 @@ from fulgurite.utilities.rank_zero import rank_zero_warn
 class HyperparametersMixin:
     """Gives a class `save_hyperparameters` and `hparams`."""
 
-    __jit_unused_properties__: list[str] = ["hparams", "hparams_initial"]
-
     _hparams: AttributeDict | None = None
     _hparams_initial: AttributeDict | None = None
     _hparams_name: str | None = None

@@ -425,7 +425,10 @@ def _init_arguments(
 def save_hparams_to_yaml(
     config_yaml: str | Path, hparams: Mapping[str, Any] | Namespace, use_omegaconf: bool = True
 ) -> None:
-    """Write hyper-parameters as YAML; what YAML cannot hold is left out with a warning."""
+    """Write hyper-parameters as YAML; what YAML cannot hold is left out with a warning.
+
+    `use_omegaconf` stands in Lightning's signature; nothing here needs that package.
+    """
     import yaml
 
     path = Path(config_yaml)
@@ -466,7 +469,10 @@ def _is_yaml(value: Any) -> bool:
 
 
 def load_hparams_from_yaml(config_yaml: str | Path, use_omegaconf: bool = True) -> dict[str, Any]:
-    """Read hyper-parameters from YAML; tags of Python objects, other than tuples, are refused."""
+    """Read hyper-parameters from YAML; tags of Python objects, other than tuples, are refused.
+
+    `use_omegaconf` stands in Lightning's signature; nothing here needs that package.
+    """
     import yaml
 
     path = Path(config_yaml)
