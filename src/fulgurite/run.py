@@ -543,9 +543,8 @@ class Run:
         hooks = self.eval_hooks.get(stage) or self.eval_hooks.setdefault(stage, self._with_collector(stage))
         inference = self.trainer.inference_mode and not self.training
         try:
-            with torch.inference_mode() if inference else torch.no_grad():
-                with self._eval_mode(stage):
-                    yield hooks, self._evaluation_step(stage), results
+            with torch.inference_mode() if inference else torch.no_grad(), self._eval_mode(stage):
+                yield hooks, self._evaluation_step(stage), results
         finally:
             results.loader, results.batch = None, None
             previous, self.fx, state.stage = before
