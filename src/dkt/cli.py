@@ -22,7 +22,7 @@ from dkt.data.read import FORMATS, read_answers
 from dkt.data.splits import split_students
 from dkt.data.table import Answers, DataError
 from dkt.evaluate import Floats, Score, baselines, score
-from dkt.inference import predict_asked, predict_rows
+from dkt.inference import CELLS_TO_SCORE, predict_asked, predict_rows
 from dkt.models.dkt import CELLS
 from dkt.task import DktTask
 from fulgurite.callbacks import EarlyStopping, ModelCheckpoint
@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     arguments = _parser().parse_args(argv)
     try:
+        if arguments.json:
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
         report = arguments.run(arguments)
         if arguments.json:
             report["command"] = shlex.join(["dkt", *argv])
@@ -64,6 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"dkt {arguments.command}: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"dkt {arguments.command}: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -87,6 +92,8 @@ def run_simulate(arguments: argparse.Namespace) -> Report:
 def run_train(arguments: argparse.Namespace) -> Report:
     torch.set_num_threads(arguments.threads)
     train, valid, test = _parts(arguments)
+    if valid.answer.min() == valid.answer.max():
+        raise DataError("the validation answers are all the same, so no AUC can choose an epoch; take other students.")
     pl.seed_everything(arguments.seed, verbose=False)
     task = DktTask.for_training(
         train,
@@ -98,10 +105,10 @@ def run_train(arguments: argparse.Namespace) -> Report:
         lr=arguments.lr,
         protocol=arguments.protocol,
     )
-    if arguments.resume and _load(arguments.resume).vocabulary != task.vocabulary:
-        raise DataError(f"{arguments.resume} was trained on other skills or questions than this data has.")
+    if arguments.resume:
+        _check_same_run(arguments.resume, task)
     clock = TrainingClock()
-    best = ModelCheckpoint(monitor="valid_auc", mode="max", filename="best")
+    best = ModelCheckpoint(monitor="valid_auc", mode="max", filename="best", save_last=True)  # last: for --resume
     trainer = pl.Trainer(
         max_epochs=arguments.epochs,
         callbacks=[clock, best, EarlyStopping(monitor="valid_auc", mode="max", patience=arguments.patience)],
@@ -114,7 +121,7 @@ def run_train(arguments: argparse.Namespace) -> Report:
     trainer.fit(
         task,
         sequence_loader(task.sequences(train), arguments.cells, shuffle=True),
-        sequence_loader(task.sequences(valid), arguments.cells),
+        sequence_loader(task.sequences(valid), CELLS_TO_SCORE),
         ckpt_path=arguments.resume,
     )
     task = DktTask.load_from_checkpoint(best.best_model_path)
@@ -192,6 +199,18 @@ def _load(checkpoint: Path) -> DktTask:
         raise DataError(f"{checkpoint} is not a checkpoint of dkt: {' '.join(str(error).split())}") from error
 
 
+def _check_same_run(checkpoint: Path, task: DktTask) -> None:
+    """Raise if a checkpoint cannot be continued with this task."""
+    saved = _load(checkpoint)
+    if saved.vocabulary != task.vocabulary:
+        raise DataError(
+            f"{checkpoint} was trained on other skills or questions than this data has; it cannot go on here."
+        )
+    other = [f"{name}={value}" for name, value in saved.hparams.items() if task.hparams[name] != value]
+    if other:
+        raise DataError(f"{checkpoint} was trained with {', '.join(other)}; give the same settings to continue it.")
+
+
 def _compare(task: DktTask, train: Answers, answers: Answers, name: str) -> tuple[Report, dict[str, Report]]:
     """Print the model's figures between those that need no model and those that nobody can beat."""
     predictions: dict[str, Floats] = baselines(train, answers)
@@ -259,7 +278,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    pass
+    """Shows the defaults that say something: not None, and not that a switch is off."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None or action.nargs == 0 else super()._get_help_string(action)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
 
 
 def _simulate_arguments(command: argparse.ArgumentParser) -> None:
@@ -290,16 +318,19 @@ def _train_arguments(command: argparse.ArgumentParser) -> None:
         "--no-rasch", dest="rasch", action="store_false", help="leave out the scalar of each question (plain DKT)"
     )
     command.add_argument("--cell", choices=CELLS, default="lstm", help="recurrent cell")
-    command.add_argument("--dim", type=int, default=64, help="width of the embeddings")
-    command.add_argument("--hidden", type=int, default=64, help="width of the recurrent state")
+    command.add_argument("--dim", type=_positive, default=64, help="width of the embeddings")
+    command.add_argument("--hidden", type=_positive, default=64, help="width of the recurrent state")
     command.add_argument("--dropout", type=float, default=0.2, help="share of the state dropped in training")
     command.add_argument("--lr", type=float, default=6e-3, help="learning rate of Adam")
-    command.add_argument("--cells", type=int, default=3200, help="size of a batch: sequences x longest of them")
+    command.add_argument("--cells", type=_positive, default=3200, help="size of a batch: sequences x longest of them")
     command.add_argument(
-        "--epochs", type=int, default=8, help="passes over the training answers, during which the rate falls to 2%%"
+        "--epochs",
+        type=_positive,
+        default=8,
+        help="passes over the training answers, during which the rate falls to 2%%",
     )
     command.add_argument(
-        "--patience", type=int, default=3, help="stop after so many epochs without a better validation AUC"
+        "--patience", type=_positive, default=3, help="stop after so many epochs without a better validation AUC"
     )
     command.add_argument("--seed", type=int, default=0, help="the same seed gives the same weights")
     command.add_argument(
@@ -333,7 +364,9 @@ def _format_argument(command: argparse.ArgumentParser) -> None:
 
 
 def _threads_argument(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--threads", type=int, default=1, help="CPU threads; one is fastest for a net this small")
+    command.add_argument(
+        "--threads", type=_positive, default=1, help="CPU threads; one is fastest for a net this small"
+    )
 
 
 ADD_ARGUMENTS = {

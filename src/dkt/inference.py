@@ -11,7 +11,7 @@ from dkt.data.protocols import protocol_named
 from dkt.data.table import TO_PREDICT, Answers, DataError, Ints
 from dkt.task import DktTask
 
-CELLS = 25_600  # cells of a batch; nothing is kept for a backward pass, so more than in training
+CELLS_TO_SCORE = 25_600  # cells of a batch; nothing is kept for a backward pass, so more than in training
 
 
 def predict_rows(task: DktTask, answers: Answers) -> npt.NDArray[np.float32]:
@@ -51,7 +51,7 @@ def _run(task: DktTask, sequences: Sequences, rows: int) -> npt.NDArray[np.float
     was_training = task.training
     task.eval()
     with torch.inference_mode():
-        for batch in sequence_loader(sequences, CELLS):
+        for batch in sequence_loader(sequences, CELLS_TO_SCORE):
             skill, answer, question = (batch[name].to(device) for name in ("skill", "answer", "question"))
             logits = task.model(skill, answer, question).cpu()
             probability[batch["row"][batch["mask"]].numpy()] = torch.sigmoid(logits[batch["mask"]]).numpy()

@@ -89,6 +89,8 @@ def test_files_without_question_ids_have_null_for_leak_free(tmp_path):
         (["train", "--valid", "x.csv"], "--valid and --test need DATA"),
         (["train", "broken.csv"], "broken.csv:3: record 1 (student '2'): answer 2 is '5'; an answer is 0 or 1."),
         (["train", "one.csv"], "1 students are too few to split"),
+        (["train", "one.csv", "--valid", "same.csv"], "the validation answers are all the same"),
+        (["train", "one.csv", "--valid", "one.csv", "--cells", "1"], "cells=1 is less than the longest sequence (2)"),
         (["simulate", "school", "--students", "0"], "students=0 must be at least 1"),
         (["evaluate", "none.ckpt", "one.csv"], "none.ckpt"),
         (["evaluate", "truncated.ckpt", "one.csv"], "truncated.ckpt"),
@@ -98,12 +100,29 @@ def test_what_is_wrong_is_said_in_one_line_with_exit_code_2(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken.csv").write_text("2\n1,1\n0,5\n")
     (tmp_path / "one.csv").write_text("2\n1,1\n0,1\n")
+    (tmp_path / "same.csv").write_text("2\n1,1\n1,1\n")
     (tmp_path / "truncated.ckpt").write_bytes(b"PK\x03\x04 cut off")
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.startswith(f"dkt {arguments[0]}: error: ")
     assert error.count("\n") == 1
+
+
+def test_a_flag_out_of_range_is_refused_before_anything_is_read(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "--epochs", "0"])
+    assert "'0' is not a whole number of at least 1" in capsys.readouterr().err
+
+
+def test_a_run_continued_from_a_checkpoint_of_other_data_is_refused(trained, capsys):
+    school, report, _ = trained
+    three = school / "three.csv"
+    three.write_text("2\n1,1\n0,1\n")
+    assert main(["train", str(three), "--valid", str(three), "--resume", report["checkpoint"]]) == 2
+    assert "was trained on other skills or questions" in capsys.readouterr().err
+    assert main(["train", str(school / "train_data.csv"), "--resume", report["checkpoint"]]) == 2
+    assert "was trained with dim=8, hidden=8, lr=0.03; give the same settings" in capsys.readouterr().err
 
 
 def test_predict_on_a_file_with_nothing_to_predict_says_what_to_do(trained, capsys):
