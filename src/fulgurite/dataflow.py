@@ -85,6 +85,8 @@ class DataFlow:
         self.given["train"] = loaders = run.load("train")
         _refuse_batches(loaders, "train_dataloaders")
         self.train = self._prepare(loaders, "train")
+        if isinstance(self.train, DataLoader):
+            self.given["train"] = self.train  # with its sampler replaced under overfit_batches
         count = sized_len(self.train)
         if count == 0:
             raise ValueError(

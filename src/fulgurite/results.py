@@ -120,8 +120,6 @@ class Slot:
     def add(self, value: Tensor, weight: int | float) -> None:
         """Add to the running value of the epoch."""
         reduce = self.options.reduce
-        if value.dtype.itemsize < 4:
-            value = value.float()  # a sum of float16 or bfloat16 loses its small parts
         if reduce == "mean":
             value = value * weight  # not add_(alpha=weight), which rounds differently
             self.weight += weight
@@ -183,6 +181,8 @@ class Results:
             value = self._single(name, value)
         if not slot.enable_graph:
             value = value.detach()
+        if value.dtype.itemsize < 4 and value.is_floating_point():
+            value = value.float()  # a sum of float16 or bfloat16 loses its small parts
         options = slot.options
         if options.on_step:
             slot.last = value.clone()  # a replayed CUDA graph overwrites its outputs
