@@ -198,7 +198,8 @@ class ModelCheckpoint(Checkpoint):
         if not self._template_names() <= candidates.keys():
             template = self._default_template()  # the exception at hand matters more than the name
         path = self._free_path(trainer, lambda version: self.format_checkpoint_name(candidates, template, version))
-        self._carry_out(trainer, self._with_last(trainer, candidates, _Plan(path)))
+        plan = _Plan(path)
+        self._carry_out(trainer, self._with_last(trainer, candidates, plan) if self.save_last else plan)
         rank_zero_info(f"{type(exception).__name__}: the state at step {trainer.global_step} is saved in {path}.")
 
     def _off(self, trainer: Trainer) -> bool:
@@ -250,9 +251,13 @@ class ModelCheckpoint(Checkpoint):
         return source is None or source.total_batch == trainer.progress.total_batch
 
     def _had_its_chance(self, trainer: Trainer) -> bool:
+        """Whether a metric that exists would be known: after one validation, or one epoch where nothing validates."""
         progress = trainer.progress
         epoch_ended = progress.epoch > 0 or progress.epoch_closed
-        return progress.validated_at > 0 or (epoch_ended and not trainer.enable_validation)
+        if progress.validated_at == 0:
+            return epoch_ended and not trainer.enable_validation
+        closes_next = progress.is_last_batch or trainer.should_stop  # what training logs by epoch is known then
+        return epoch_ended or not closes_next
 
     def _missing(self, name: str, candidates: Mapping[str, Any]) -> str:
         who = f"monitor={name!r}" if name == self.monitor else f"filename={self.filename!r}"
