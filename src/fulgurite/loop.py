@@ -98,7 +98,7 @@ def train_batch(run: Run, batch: Any, i: int) -> dict[str, Any]:
                     hook(optimizer)
                 run.zero_grad(done.epoch, i, optimizer)
             if (loss := output.get("loss")) is not None:  # else a skipped batch: it adds no gradient
-                loss = loss / k
+                loss = loss / k if k > 1 else loss
                 output["loss"] = loss.detach()
                 run.losses.append(output["loss"])  # read when a logger reads
                 loss = run.precision.scale(loss)
