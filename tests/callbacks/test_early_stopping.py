@@ -4,11 +4,11 @@ import logging
 
 import pytest
 import torch
-from helpers.tiny import Tiny, fit
 
 from fulgurite.callbacks import EarlyStopping, ModelCheckpoint
 from fulgurite.callbacks.early_stopping import EarlyStoppingReason
 from fulgurite.utilities.exceptions import MisconfigurationException
+from helpers.tiny import Tiny, fit
 
 nan, inf = float("nan"), float("inf")
 

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from helpers.tiny import Tiny, fit
 
 from fulgurite import Callback
 from fulgurite.callbacks import GradientAccumulationScheduler
 from fulgurite.utilities.exceptions import MisconfigurationException
+from helpers.tiny import Tiny, fit
 
 
 class Steps(Callback):

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import inspect
 
-from helpers.tiny import fit
-
 from fulgurite import Callback
 from fulgurite.callbacks import LambdaCallback
+from helpers.tiny import fit
 
 
 def test_functions_run_at_their_hooks_with_the_hooks_arguments():

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from helpers.tiny import Tiny, fit
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import ExponentialLR
 
 from fulgurite.callbacks import LearningRateMonitor
 from fulgurite.loggers import CSVLogger
 from fulgurite.utilities.exceptions import MisconfigurationException
+from helpers.tiny import Tiny, fit
 
 
 def scheduled(optimizer, **config):
@@ -86,9 +86,7 @@ def test_names_of_two_optimizers(second, names, expected):
     ],
 )
 def test_when_it_logs(interval, scheduler, expected):
-    monitor, _ = monitored(
-        lambda m: scheduled(SGD(m.parameters(), 1.0), interval=scheduler), logging_interval=interval
-    )
+    monitor, _ = monitored(lambda m: scheduled(SGD(m.parameters(), 1.0), interval=scheduler), logging_interval=interval)
     assert monitor.lrs == {"lr-SGD": expected}
 
 

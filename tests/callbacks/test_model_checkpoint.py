@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers.tiny import Tiny, fit, names
 
 from fulgurite import Callback
 from fulgurite.callbacks import ModelCheckpoint
 from fulgurite.loggers import CSVLogger
 from fulgurite.utilities.exceptions import MisconfigurationException
+from helpers.tiny import Tiny, fit, names
 
 
 def saved(path: str | Path) -> tuple[int, int]:
@@ -191,7 +191,11 @@ def test_an_unknown_monitor_is_an_error_that_lists_the_known(flags, trigger):
 
 
 def test_a_validation_metric_may_come_in_a_later_epoch():
-    fit(ModelCheckpoint("out", monitor="val_loss", save_on_train_epoch_end=True), check_val_every_n_epoch=2, max_epochs=2)
+    fit(
+        ModelCheckpoint("out", monitor="val_loss", save_on_train_epoch_end=True),
+        check_val_every_n_epoch=2,
+        max_epochs=2,
+    )
     assert names("out") == ["epoch=1-step=8.ckpt"]
 
 

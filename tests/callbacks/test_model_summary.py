@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import logging
 
-from helpers.tiny import fit
 from rich import reconfigure
 
 from fulgurite.callbacks import ModelSummary, RichModelSummary
+from helpers.tiny import fit
 
 
 def test_the_table_is_logged_before_training(caplog):

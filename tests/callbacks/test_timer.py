@@ -5,10 +5,10 @@ from datetime import timedelta
 
 import pytest
 import torch
-from helpers.tiny import Tiny, fit
 
 from fulgurite.callbacks import ModelCheckpoint, Timer
 from fulgurite.utilities.exceptions import MisconfigurationException
+from helpers.tiny import Tiny, fit
 
 
 @pytest.mark.parametrize("duration", ["00:00:01:30", timedelta(seconds=90), {"minutes": 1, "seconds": 30}])

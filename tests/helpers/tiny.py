@@ -40,10 +40,10 @@ class Tiny(LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.validations += not self.trainer.sanity_checking
 
-    def test_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+    def test_step(self, batch: torch.Tensor, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.log("test_loss", self.layer(batch).pow(2).mean())
 
-    def predict_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+    def predict_step(self, batch: torch.Tensor, batch_idx: int, dataloader_idx: int = 0) -> torch.Tensor:
         return self.layer(batch)
 
     def configure_optimizers(self) -> Any:

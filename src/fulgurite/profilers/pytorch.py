@@ -38,7 +38,7 @@ class PyTorchProfiler(Profiler):
 
         Trainer(profiler=PyTorchProfiler(dirpath="profile", filename="ops"))  # also a trace for chrome://tracing
 
-    By default three steps of every five are recorded. Further keywords, `schedule`, `activities`, `with_stack` and so
+    By default the third to the fifth step are recorded. Further keywords, `schedule`, `activities`, `with_stack` and so
     on, go to `torch.profiler.profile`.
     """
 
@@ -99,8 +99,8 @@ class PyTorchProfiler(Profiler):
             return ""
         if self._events is None:
             return (
-                f"Profiler Report\nNothing was recorded in {self._steps} steps: the schedule leaves out the first "
-                f"{_WAIT + _WARMUP} of every {_WAIT + _WARMUP + _ACTIVE}. schedule=None records every step.\n"
+                f"Profiler Report\nNothing was recorded in {self._steps} steps: by default the first {_WAIT + _WARMUP} "
+                "are left out. schedule=None records every step.\n"
             )
         table = self._events.table(sort_by=self._sort_by_key, row_limit=self._row_limit, **self._table_kwargs)
         return f"Profiler Report\nProfile stats for: records\n{table}"
@@ -115,7 +115,7 @@ class PyTorchProfiler(Profiler):
             self._profiler = torch.autograd.profiler.emit_nvtx(**self._profiler_kwargs)  # type: ignore[no-untyped-call]  # torch's
         else:
             given = dict(self._profiler_kwargs)
-            given.setdefault("schedule", torch.profiler.schedule(wait=_WAIT, warmup=_WARMUP, active=_ACTIVE))
+            given.setdefault("schedule", torch.profiler.schedule(wait=_WAIT, warmup=_WARMUP, active=_ACTIVE, repeat=1))
             users: Callable[[Any], Any] | None = given.pop("on_trace_ready", None)
 
             def keep(profiler: Any) -> None:

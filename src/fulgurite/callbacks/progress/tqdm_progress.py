@@ -63,6 +63,8 @@ class TQDMProgressBar(TimedProgressBar):
 
     @staticmethod
     def _resolve_refresh_rate(refresh_rate: int) -> int:
+        if refresh_rate <= 0:
+            return refresh_rate
         if os.environ.get("COLAB_JUPYTER_IP") and refresh_rate == 1:
             return 20  # Colab's page cannot follow
         return max(refresh_rate, int(os.environ.get("TQDM_MINITERS", 0)))
@@ -136,14 +138,13 @@ class TQDMProgressBar(TimedProgressBar):
         if bar not in self._bars or (bar == "train" and self._leave and self.trainer.current_epoch > 0):
             if bar in self._bars:
                 self._bars[bar].close()
-            name = {"sanity": "sanity", "train": "train", "validation": "validation"}.get(bar, bar)
-            self._bars[bar] = getattr(self, f"init_{name}_tqdm")()
+            self._bars[bar] = getattr(self, f"init_{bar}_tqdm")()
         total = self.total(bar)
         shown = self._bars[bar]
         shown.reset(total=None if math.isinf(total) else total)
         shown.initial = shown.n = self.trainer.progress.batch if bar == "train" else 0
         if bar == "train" or self._loaders(bar) > 1:
-            shown.set_description(self.description(bar))
+            shown.set_description(self.description(bar), refresh=False)
 
     def _draw(self, bar: str, done: int) -> None:
         shown = self._bars[bar]

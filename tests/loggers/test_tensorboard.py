@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from fulgurite.loggers import TensorBoardLogger
+from helpers.tiny import Tiny, fit
+
+pytest.importorskip("tensorboard")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+class WithHparams(Tiny):
+    def __init__(self, width: int = 3, optim: dict | None = None):
+        super().__init__()
+        self.save_hyperparameters()
+        self.example_input_array = torch.zeros(2, 4)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+def events(logger: TensorBoardLogger):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return EventAccumulator(logger.log_dir).Reload()
+
+
+def scalars(logger: TensorBoardLogger) -> dict[str, list[tuple[int, float]]]:
+    found = events(logger)
+    return {tag: [(event.step, event.value) for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
+def test_scalars_read_back():
+    logger = TensorBoardLogger("logs")
+    fit(logger=logger, model=Tiny([5, 3]), max_epochs=2, log_every_n_steps=2)
+    found = scalars(logger)
+    assert found["val_loss"] == [(3, 5.0), (7, 3.0)]
+    assert [step for step, _ in found["train_loss"]] == [1, 3, 5, 7]
+    assert [step for step, _ in found["train_mean"]] == [3, 7]
+    assert found["epoch"][-1] == (7, 1.0)
+
+
+def test_hyper_parameters_go_to_yaml_and_to_the_hparams_page():
+    logger = TensorBoardLogger("logs")
+    fit(logger=logger, model=WithHparams(optim={"lr": 0.1}), max_epochs=1)
+    with open(Path(logger.log_dir, "hparams.yaml")) as file:
+        assert yaml.safe_load(file) == {"width": 3, "optim": {"lr": 0.1}}
+    assert scalars(logger)["hp_metric"] == [(0, -1.0)]
+    assert "_hparams_/session_start_info" in events(logger).summary_metadata
+
+
+def test_default_hp_metric_can_be_left_out():
+    logger = TensorBoardLogger("logs", default_hp_metric=False)
+    fit(logger=logger, model=WithHparams(), max_epochs=1)
+    assert "hp_metric" not in scalars(logger)
+
+
+def test_metrics_to_compare_hyper_parameters_by():
+    logger = TensorBoardLogger("logs")
+    logger.log_hyperparams({"lr": 0.1}, {"auc": 0.8}, step=5)
+    logger.finalize("success")
+    assert scalars(logger) == {"auc": [(5, pytest.approx(0.8))]}
+
+
+def test_folders():
+    logger = TensorBoardLogger("logs", name="", version="mine", sub_dir="inner")
+    assert logger.log_dir == "logs/mine/inner"
+    assert TensorBoardLogger("logs", version=4).log_dir == "logs/lightning_logs/version_4"
+
+
+def test_prefix_and_groups_of_scalars():
+    logger = TensorBoardLogger("logs", prefix="p")
+    logger.log_metrics({"a": torch.tensor(1.0), "b": {"x": 1.0, "y": 2.0}}, step=1)
+    logger.finalize("success")
+    assert scalars(logger) == {"p-a": [(1, 1.0)]}
+    assert {path.name for path in Path(logger.log_dir).iterdir() if path.is_dir()} == {"p-b_x", "p-b_y"}
+
+
+def test_the_graph_is_drawn_if_asked():
+    logger = TensorBoardLogger("logs", log_graph=True)
+    fit(logger=logger, model=WithHparams(), max_epochs=1)
+    assert events(logger).Tags()["graph"]
+
+
+def test_the_graph_needs_an_example():
+    with pytest.warns(UserWarning, match="example_input_array"):
+        fit(logger=TensorBoardLogger("logs", log_graph=True), max_epochs=1)
+
+
+def test_what_is_no_number_is_an_error():
+    logger = TensorBoardLogger("logs")
+    with pytest.raises(ValueError, match="takes numbers; 'a' is 'text' of type str"):
+        logger.log_metrics({"a": "text"}, step=0)
+    logger.finalize("success")
+
+
+def test_resuming_hides_the_steps_that_come_again():
+    first = TensorBoardLogger("logs", version=0)
+    for step in range(5):
+        first.log_metrics({"a": step}, step)
+    first.finalize("failed")
+    first.experiment.close()
+    second = TensorBoardLogger("logs", version=0)
+    second.resume_from_step(3)
+    second.log_metrics({"a": 30.0}, 3)
+    second.finalize("success")
+    assert scalars(second)["a"] == [(0, 0.0), (1, 1.0), (2, 2.0), (3, 30.0)]
