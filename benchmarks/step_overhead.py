@@ -1,7 +1,7 @@
 """Wall time that a framework adds to one training step of a tiny model, in microseconds over a hand-written loop.
 
 The contenders run in turns of a few hundred steps, many times over; the median of each one's turns counts, so that a
-busy machine slows all of them alike. One value is logged each step (kept; written nowhere), as the hand-written loop does.
+busy machine slows all of them alike. One value is logged each step (kept, written nowhere), as in the loop by hand.
 Prints one line of JSON. `python benchmarks/step_overhead.py --steps 400 --turns 15`
 """
 

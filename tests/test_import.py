@@ -42,7 +42,7 @@ def test_a_fit_needs_no_numpy() -> None:
 import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "numpy": raise ImportError("blocked: " + name)
+        if name.split(".")[0] == "numpy": raise ModuleNotFoundError("blocked: " + name, name="numpy")
 sys.meta_path.insert(0, Block())
 import torch, fulgurite as pl
 from fulgurite.demos.boring_classes import BoringModel

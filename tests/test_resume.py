@@ -117,15 +117,17 @@ class Rows(Logger):
 
 
 class SaveEverywhere(pl.callbacks.Checkpoint):
-    """A file at every batch, at every validation's end and at every epoch's end, through the trainer's own method."""
+    """A file at every batch, validation's end and epoch's end; of a resumed run the first only, for files take time."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.files = folder, []
+    def __init__(self, folder: Path, first_only: bool) -> None:
+        self.folder, self.first_only = folder, first_only
+        self.files: list[Path] = []
 
     def save(self, trainer: pl.Trainer, hook: str) -> None:
         if not trainer.sanity_checking:
             self.files.append(self.folder / f"{len(self.files):03}-{hook}.ckpt")
-            trainer.save_checkpoint(self.files[-1])
+            if len(self.files) == 1 or not self.first_only:
+                trainer.save_checkpoint(self.files[-1])
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         self.save(trainer, "batch")
@@ -224,7 +226,7 @@ def run(setting: Setting, folder: Path, ckpt_path: Path | None = None) -> tuple[
     torch.manual_seed(0 if ckpt_path is None else 99)  # a resumed run brings its own random state
     module = setting.module(setting.optim)
     folder.mkdir()
-    save, rows = SaveEverywhere(folder), Rows()
+    save, rows = SaveEverywhere(folder, ckpt_path is not None), Rows()
     flags = {"max_epochs": EPOCHS, "log_every_n_steps": 2, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = pl.Trainer(
         accelerator="cpu", logger=rows, callbacks=[*setting.callbacks(), save], **{**flags, **setting.flags}

@@ -94,6 +94,8 @@ def _exact_state(run: Run) -> dict[str, Any]:
         "metric_states": {name: _metric_state(metric) for name, metric in _metric_objects(run.module)},
         "clocks": {"since_validation": time.monotonic() - run.validated_time},
     }
+    if done.in_epoch:
+        state["should_stop"] = bool(run.trainer.should_stop)
     if done.in_epoch and run.data.rng:
         state["loader"] = run.data.state_dict()
     in_window = not run.steps_after(done.batch) and done.batch > 0
@@ -186,6 +188,9 @@ def load_training(
     for name, gradient in ours.get("gradients", {}).items():
         parameters[name].grad = gradient.to(parameters[name].device)
     run.data.now = ours["rng"]
+    # told to stop before the epoch was closed: so it is still, unless the callbacks that may have said so are gone
+    same_callbacks = checkpoint.get("callbacks", {}).keys() <= {callback.state_key for callback in run.callbacks}
+    run.trainer.should_stop = ours.get("should_stop", False) and same_callbacks
 
 
 def _load_optimizers(run: Run, checkpoint: dict[str, Any]) -> None:

@@ -243,10 +243,14 @@ class DataFlow:
             self.restore_draws(now)
             return following
         if not saved:
-            raise ValueError(
-                "this checkpoint was saved in mid-epoch and holds no random state of its data loader, so the rest of "
-                "that epoch cannot be told. Resume from a checkpoint of an epoch's end."
+            rank_zero_warn(
+                f"this checkpoint was saved in mid-epoch and holds no random state of its data loader: the first "
+                f"{skip} batches of the epoch are left out, the ones already seen unless it shuffles."
             )
+            following = self._with_last(self._fresh(epoch))
+            for _ in range(skip):
+                next(following)
+            return following
         self.restore_draws(saved["open"])
         if _skips_in_sampler(self.train):  # the skipped items are not even loaded
             batches, indices = self._iterator_and_indices(self.train)

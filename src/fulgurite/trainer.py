@@ -130,7 +130,7 @@ class Trainer:
         strategy: str | Strategy = "auto",
         devices: list[int] | str | int = "auto",
         num_nodes: int = 1,
-        precision: str | int | None = None,
+        precision: int | str | None = None,
         logger: Logger | Iterable[Logger] | bool | None = None,
         callbacks: list[Callback] | Callback | None = None,
         fast_dev_run: int | bool = False,
@@ -373,7 +373,7 @@ class Trainer:
         except BaseException as exception:
             self._fail(run, fn, exception)
             if isinstance(exception, StopIteration):
-                raise RuntimeError(_escaped(exception)) from exception
+                raise RuntimeError(_escaped(exception))  # noqa: B904  contextlib swallows one raised `from` it
             raise
         self.state.status, self.state.stage = TrainerStatus.FINISHED, None
 
@@ -384,6 +384,9 @@ class Trainer:
             return self._model
         original = getattr(model, "_orig_mod", model)  # torch.compile wraps the module
         if not isinstance(original, LightningModule):
+            if isinstance(original, type):
+                name = original.__qualname__
+                raise TypeError(f"Trainer.{fn}() was given the class {name}. Pass an instance: {name}(...).")
             raise TypeError(f"Trainer.{fn}() takes a LightningModule, not {type(model).__qualname__}.")
         return original
 

@@ -34,6 +34,8 @@ MODULE_HOOKS = [
 ]
 DATA_HOOKS = "prepare_data setup teardown state_dict load_state_dict on_exception".split()
 STAGES = "training", "validating", "testing", "predicting", "sanity_checking"
+# What our ModelCheckpoint also remembers, for an exact resume.
+ADDED_STATE = {"last_global_step_saved", "newest_path", "waiting"}
 FLAGS = {
     "max_epochs": 3,
     "log_every_n_steps": 2,
@@ -155,7 +157,12 @@ def plain(value: Any) -> Any:
         return [plain(v) for v in value]
     if isinstance(value, (int, str, type(None))):
         return value
-    return "callable" if inspect.isfunction(value) or type(value).__name__ == "Closure" else type(value).__name__
+    name = type(value).__name__
+    return (
+        "callable"
+        if inspect.isfunction(value) or name == "Closure"
+        else {"_MockOptimizer": "NoOptimizer"}.get(name, name)
+    )
 
 
 def arguments(function: Any, skip: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -254,7 +261,9 @@ def play(pl: Any, case: Case, root: Path, watch: bool = True) -> dict[str, Any]:
     trainer, handler = None, signal.getsignal(signal.SIGTERM)
     try:
         trainer = pl.Trainer(
-            callbacks=callbacks, default_root_dir=root, **{k: v for k, v in flags.items() if v != "absent"}
+            callbacks=list(callbacks),  # Lightning adds to the list that it is given
+            default_root_dir=root,
+            **{k: v for k, v in flags.items() if v != "absent"},
         )
         seen["returned"] = plain(case.act(trainer, module, case, pl))
     except Exception as error:
@@ -316,7 +325,8 @@ def contents(path: Path, root: Path) -> Any:
     shared = {
         k: v for k, v in checkpoint.items() if k not in ("fulgurite", "loops", "pytorch-lightning_version", "callbacks")
     }
-    own = {k: v for k, v in checkpoint.get("callbacks", {}).items() if not k.startswith("Recording")}
+    states = {k: v for k, v in checkpoint.get("callbacks", {}).items() if not k.startswith("Recording")}
+    own = {k: {name: v for name, v in state.items() if name not in ADDED_STATE} for k, state in states.items()}
     return relative(plain({**shared, "callbacks": own}), root)
 
 

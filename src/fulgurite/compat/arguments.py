@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import functools
 import inspect
 import os
@@ -68,6 +69,10 @@ def removed_arguments(init: Init) -> Init:
             kwargs.update(_gpus(kwargs.pop("gpus"), kwargs))
         for name in REMOVED.keys() & kwargs.keys():
             raise TypeError(f"Trainer({name}={kwargs[name]!r}): this argument is of the 1.x era. {REMOVED[name]}")
+        for name in kwargs.keys() - inspect.signature(init).parameters.keys():
+            alike = difflib.get_close_matches(name, inspect.signature(init).parameters, 1)
+            hint = f"Did you mean {alike[0]}?" if alike else "help(Trainer) lists them."
+            raise TypeError(f"Trainer() got an unexpected keyword argument {name!r}. {hint}")
         init(self, **kwargs)
         if later.get("auto_lr_find"):
             rank_zero_deprecation(
