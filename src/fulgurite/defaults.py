@@ -254,7 +254,8 @@ def profiler_of(profiler: Profiler | str | None, log_dir: str | None) -> tuple[P
         }
         if profiler.lower() not in kinds:
             raise MisconfigurationException(f"profiler={profiler!r} is not one of {', '.join(map(repr, kinds))}.")
-        profiler = getattr(profilers, kinds[profiler.lower()])()
+        made: Profiler = getattr(profilers, kinds[profiler.lower()])()
+        return made, made
     return profiler, None if isinstance(profiler, profilers.PassThroughProfiler) else profiler
 
 

@@ -442,7 +442,7 @@ class Run:
                 self.before_step(self, optimizer)
                 return result
 
-            result = optimizer.step(prepared, **kwargs)
+            result: Any = optimizer.step(prepared, **kwargs)
         else:
             if isinstance(optimizer, LBFGS):
                 raise MisconfigurationException("LBFGS does not work with a GradScaler; use precision='bf16-mixed'.")
@@ -475,8 +475,8 @@ class Run:
         """Where in the module a metric object is."""
         return next((name for name, module in self.module.named_modules() if module is metric), None)
 
-    def write(self, values: dict[str, Any], step: float | None = None, epoch_end_of: Results | None = None) -> None:
-        """A row for every logger. A logged value named `step` is the x-axis; else it is the step just taken."""
+    def write(self, values: dict[str, Any], step: Any = None, epoch_end_of: Results | None = None) -> None:
+        """A row for every logger. A logged value named `step`, of any number type, is the x-axis; else the step taken."""
         if not values:
             return
         numbers = as_numbers(values)
