@@ -476,7 +476,7 @@ class Run:
         return next((name for name, module in self.module.named_modules() if module is metric), None)
 
     def write(self, values: dict[str, Any], step: Any = None, epoch_end_of: Results | None = None) -> None:
-        """A row for every logger. A logged value named `step`, of any number type, is the x-axis; else the step taken."""
+        """A row for every logger. A logged value named `step` is the x-axis; else the step taken."""
         if not values:
             return
         numbers = as_numbers(values)
