@@ -85,8 +85,8 @@ def stop_iteration(pl: ModuleType) -> str:
     try:
         trainer.fit(module(pl, training_step=training_step), loader(8))
     except Exception as error:
-        lines = [frame.line for frame in traceback.extract_tb(error.__traceback__)]
-        return f"{type(error).__name__} at `next(iter([]))`" if "next(iter([]))" in lines else first_line(error)
+        named = Path(__file__).name in str(error)
+        return f"{type(error).__name__} that names your line" if named else first_line(error)
     return f"{trainer.global_step} of 16 steps, no error"
 
 
