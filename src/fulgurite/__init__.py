@@ -41,8 +41,12 @@ _SUBMODULES = (
 
 
 def __getattr__(name: str) -> Any:
-    if name in _SUBMODULES:
-        return importlib.import_module(f"fulgurite.{name}")
+    if not name.startswith("_"):
+        try:  # a module of ours, or one that Lightning had, which compat's table finds
+            return importlib.import_module(f"fulgurite.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"fulgurite.{name}":
+                raise
     raise AttributeError(f"module 'fulgurite' has no attribute {name!r}")
 
 

@@ -31,4 +31,5 @@ class DoublePrecision(Precision):
         super().__init__("64-true")
 
 
+__path__: list[str] = []  # Lightning has modules below it, which compat's table finds
 __all__ = ["CheckpointIO", "DoublePrecision", "HalfPrecision", "MixedPrecision", "Precision", "TorchCheckpointIO"]

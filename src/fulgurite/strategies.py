@@ -2,4 +2,5 @@
 
 from fulgurite.machine.strategy import SingleDeviceStrategy, Strategy
 
+__path__: list[str] = []  # Lightning has modules below it, which compat's table finds
 __all__ = ["SingleDeviceStrategy", "Strategy"]

@@ -19,8 +19,11 @@ from fulgurite import checkpoint as checkpoints
 from fulgurite import loop
 from fulgurite.callbacks.callback import Callback
 from fulgurite.callbacks.checkpoint import Checkpoint
-from fulgurite.compat.arguments import REMOVED_HOOKS, removed_arguments
-from fulgurite.compat.loops import EvaluationLoopView, FitLoopView, loops_of, progress_of
+from fulgurite.compat.adapt import Patches, adapt, watch_outputs
+from fulgurite.compat.arguments import removed_arguments, renamed_arguments
+from fulgurite.compat.checkpoints import migrated
+from fulgurite.compat.loops import EvaluationLoopView, FitLoopView, PredictionLoopView, loops_of, progress_of
+from fulgurite.compat.members import OldMembers
 from fulgurite.core.datamodule import LightningDataModule
 from fulgurite.core.module import LightningModule
 from fulgurite.dataflow import own_transfer
@@ -46,6 +49,7 @@ from fulgurite.states import RunningStage, TrainerFn, TrainerState, TrainerStatu
 from fulgurite.tables import results_table
 from fulgurite.utilities.exceptions import MisconfigurationException, SIGTERMException
 from fulgurite.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from fulgurite.utilities.seed import seed_everything
 from fulgurite.utilities.types import LRSchedulerConfig
 
 if TYPE_CHECKING:
@@ -53,6 +57,8 @@ if TYPE_CHECKING:
     from fulgurite.profilers.profiler import Profiler
     from fulgurite.tuner.tuning import Tuner
 
+__all__ = ["Trainer", "seed_everything"]
+__path__: list[str] = []  # Lightning has modules below it, such as trainer.states, which compat's table finds
 _STAGE_OF = {
     TrainerFn.FITTING: ("train", RunningStage.TRAINING),
     TrainerFn.VALIDATING: ("validation", RunningStage.VALIDATING),
@@ -72,7 +78,7 @@ _NEEDED = {
 }
 
 
-class Trainer:
+class Trainer(OldMembers):
     """Trains, validates, tests and predicts with a `LightningModule`.
 
     Arguments are keyword-only and carry Lightning's names and defaults; `None` stands for the default given here.
@@ -218,11 +224,11 @@ class Trainer:
         self.datamodule: LightningDataModule | None = None
         self.optimizers: list[Optimizer] = []
         self.lr_scheduler_configs: list[LRSchedulerConfig] = []
-        self.predict_loop = EvaluationLoopView(self, "predict")
+        self.predict_loop = PredictionLoopView(self)
         self.validate_loop = EvaluationLoopView(self, "validation")
         self.test_loop = EvaluationLoopView(self, "test")
         self.fit_loop = FitLoopView(self)
-        self._model: LightningModule | None = None
+        self._module: LightningModule | None = None
         self._run: Run | None = None
         self._results: Results = None  # type: ignore[assignment]  # there is one whenever a hook runs
         self._metrics = Metrics()
@@ -230,11 +236,15 @@ class Trainer:
         self._signal: BaseException | None = None
         self._keep_predictions = True
         self._auto_lr_find: bool | str = False
+        self._auto_scale_batch_size: bool | str | None = None
+        self._for_modules: dict[str, Any] = {}  # arguments of the 1.x era that are the module's attributes today
+        self._old = Patches()
         self._resume_from_checkpoint: str | Path | None = None
         self._ckpt_path: str | Path | None = None
         self._said: set[str] = set()
 
     # the four things one does
+    @renamed_arguments(train_dataloader="train_dataloaders", val_dataloader="val_dataloaders")
     def fit(
         self,
         model: LightningModule,
@@ -264,6 +274,7 @@ class Trainer:
         with self._running(TrainerFn.FITTING, model, given, datamodule, ckpt_path, weights_only) as run:
             loop.fit(run)
 
+    @renamed_arguments(val_dataloaders="dataloaders")
     def validate(
         self,
         model: LightningModule | None = None,
@@ -281,6 +292,7 @@ class Trainer:
             TrainerFn.VALIDATING, model, dataloaders, ckpt_path, verbose, datamodule, weights_only
         ).outputs
 
+    @renamed_arguments(test_dataloaders="dataloaders")
     def test(
         self,
         model: LightningModule | None = None,
@@ -375,13 +387,15 @@ class Trainer:
             if isinstance(exception, StopIteration):
                 raise RuntimeError(_escaped(exception))  # noqa: B904  contextlib swallows one raised `from` it
             raise
+        finally:
+            self._old.undo()
         self.state.status, self.state.stage = TrainerStatus.FINISHED, None
 
     def _module_of(self, fn: TrainerFn, model: LightningModule | None) -> LightningModule:
         if model is None:
-            if self._model is None:
+            if self._module is None:
                 raise TypeError(f"Trainer.{fn}() needs a model: no earlier call has given one.")
-            return self._model
+            return self._module
         original = getattr(model, "_orig_mod", model)  # torch.compile wraps the module
         if not isinstance(original, LightningModule):
             if isinstance(original, type):
@@ -397,7 +411,7 @@ class Trainer:
             raise MisconfigurationException(
                 f"Trainer.{fn}() was given both loaders and a data module. Pass one of the two."
             )
-        self._model, self.datamodule = module, datamodule
+        self._module, self.datamodule = module, datamodule
         if fn == TrainerFn.FITTING:
             self.should_stop = False
             self.optimizers, self.lr_scheduler_configs = [], []
@@ -415,7 +429,7 @@ class Trainer:
         hook = _LOADER_HOOKS[stage]
         if loaders is not None:
             return lambda: loaders
-        for owner, base in ((self.datamodule, LightningDataModule), (self._model, LightningModule)):
+        for owner, base in ((self.datamodule, LightningDataModule), (self._module, LightningModule)):
             if owner is not None and overrides(owner, hook, base):
                 return getattr(owner, hook)
         return None
@@ -426,6 +440,7 @@ class Trainer:
     def _set_up(self, run: Run, fn: TrainerFn, ckpt_path: str | Path | None, weights_only: bool | None) -> None:
         module, stage, fitting = run.module, fn.value, fn == TrainerFn.FITTING
         self._attach_module_callbacks(run)
+        self._old = adapt(run)
         self._check(fn)
         self._prepare_data()
         if self._active_profiler is not None:
@@ -441,9 +456,7 @@ class Trainer:
         if ckpt_path is not None:
             self._ckpt_path = ckpt_path
             rank_zero_info(f"Restoring from {ckpt_path}")
-            checkpoint = self.strategy.checkpoint_io.load_checkpoint(
-                ckpt_path, map_location="cpu", weights_only=weights_only
-            )
+            checkpoint = migrated(self.strategy.load_checkpoint(ckpt_path, weights_only=weights_only), run)
             checkpoints.load_weights(run, checkpoint)
         if fitting:
             self._set_up_fit(run, checkpoint)
@@ -462,6 +475,7 @@ class Trainer:
         self._call(run, "on_fit_start")
         self._log_hparams(run)
         run.resolve_training()
+        watch_outputs(run)
         if checkpoint is not None:
             checkpoints.load_training(run, checkpoint, progress_of)
             for logger in self.loggers:
@@ -489,9 +503,6 @@ class Trainer:
             return overrides(module, name, LightningModule)
 
         name = type(module).__qualname__
-        removed = [old for old in REMOVED_HOOKS if callable(getattr(module, old, None))]
-        if removed:
-            raise NotImplementedError(f"{name}.{removed[0]} is a hook of the 1.x era. {REMOVED_HOOKS[removed[0]]}")
         stage, _ = _STAGE_OF[fn]
         if fn == TrainerFn.FITTING:
             for needed in ("training_step", "configure_optimizers"):
@@ -646,7 +657,7 @@ class Trainer:
             weights_only: leave out what is needed to resume.
             storage_options: for a CheckpointIO of your own.
         """
-        if self._model is None or self._run is None:
+        if self._module is None or self._run is None:
             raise AttributeError("there is nothing to save: fit, validate, test or predict with a model first.")
         checkpoint = checkpoints.dump(self, self._run, loops_of, bool(weights_only))
         options = {} if storage_options is None else {"storage_options": storage_options}
@@ -729,7 +740,7 @@ class Trainer:
     @property
     def batches_that_stepped(self) -> int:
         """Training batches after which weights changed: the x-axis of the loggers."""
-        if self._model is not None and not self._model.automatic_optimization:
+        if self._module is not None and not self._module.automatic_optimization:
             return self.progress.total_batch
         return self.progress.global_step
 
@@ -824,20 +835,20 @@ class Trainer:
     @property
     def lightning_module(self) -> LightningModule:
         """The module of the current or last call."""
-        return self._model  # type: ignore[return-value]  # None before the first call, as in Lightning
+        return self._module  # type: ignore[return-value]  # None before the first call, as in Lightning
 
     @property
     def model(self) -> nn.Module | None:
         """The module as the strategy wraps it."""
-        return self.strategy.model if self.strategy.model is not None else self._model
+        return self.strategy.model if self.strategy.model is not None else self._module
 
     @property
     def enable_validation(self) -> bool:
         """Whether fit will validate."""
         return (
-            self._model is not None
+            self._module is not None
             and self._source_of("validation") is not None
-            and overrides(self._model, "validation_step", LightningModule)
+            and overrides(self._module, "validation_step", LightningModule)
             and self.limit_val_batches > 0
         )
 

@@ -78,19 +78,23 @@ def progress_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 
 # attributes
-class _Counts:
+class Counts:
     """One of Lightning's progress trackers, read from ours."""
 
     def __init__(self, value: int) -> None:
         self.ready = self.started = self.processed = self.completed = value
 
 
-class _TotalAndCurrent:
+class TotalAndCurrent:
+    """Of batches or epochs: those of all, and those of the loop that runs."""
+
     def __init__(self, total: int, current: int) -> None:
-        self.total, self.current = _Counts(total), _Counts(current)
+        self.total, self.current = Counts(total), Counts(current)
 
 
-class _DataSource:
+class DataSource:
+    """Where a loop's loaders come from."""
+
     def __init__(self, trainer: Trainer, stage: str) -> None:
         self._trainer, self._stage = trainer, stage
 
@@ -103,7 +107,7 @@ class EvaluationLoopView:
 
     def __init__(self, trainer: Trainer, stage: str) -> None:
         self._trainer, self._stage = trainer, stage
-        self._data_source = _DataSource(trainer, stage)
+        self._data_source = DataSource(trainer, stage)
         self.restarting = False
 
     @property
@@ -114,6 +118,31 @@ class EvaluationLoopView:
     @property
     def num_dataloaders(self) -> int:
         return len(self.max_batches)
+
+
+class PredictionLoopView(EvaluationLoopView):
+    """`trainer.predict_loop`."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        super().__init__(trainer, "predict")
+        self.return_predictions = True
+
+    @property
+    def epoch_batch_indices(self) -> list[list[list[int]]]:
+        """Which items of the data set, per loader and batch: kept, as in Lightning, where a prediction writer is."""
+        writers = [callback for callback in self._trainer.callbacks if hasattr(callback, "write_on_epoch_end")]
+        return list(getattr(writers[0], "_indices", ())) if writers else []
+
+    @property
+    def current_batch_indices(self) -> list[int]:
+        seen = [batches for batches in self.epoch_batch_indices if batches]
+        return seen[-1][-1] if seen else []
+
+    @property
+    def predictions(self) -> list[Any]:
+        run = self._trainer._run
+        found: list[Any] = [] if run is None else run.predictions
+        return found[0] if len(found) == 1 else found
 
 
 class EpochLoopView:
@@ -137,9 +166,9 @@ class EpochLoopView:
         return self._trainer.progress.total_batch - 1
 
     @property
-    def batch_progress(self) -> _TotalAndCurrent:
+    def batch_progress(self) -> TotalAndCurrent:
         done = self._trainer.progress
-        return _TotalAndCurrent(done.total_batch, done.batch)
+        return TotalAndCurrent(done.total_batch, done.batch)
 
     @property
     def _batches_that_stepped(self) -> int:
@@ -160,13 +189,13 @@ class FitLoopView:
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
         self.epoch_loop = EpochLoopView(trainer)
-        self._data_source = _DataSource(trainer, "train")
+        self._data_source = DataSource(trainer, "train")
         self.restarting = False
 
     @property
-    def epoch_progress(self) -> _TotalAndCurrent:
+    def epoch_progress(self) -> TotalAndCurrent:
         epoch = self._trainer.progress.epoch
-        return _TotalAndCurrent(epoch, epoch)
+        return TotalAndCurrent(epoch, epoch)
 
     @property
     def total_batch_idx(self) -> int:

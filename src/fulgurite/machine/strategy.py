@@ -96,6 +96,13 @@ class Strategy:
     def batch_to_device(self, batch: Any) -> Any:
         return move_data_to_device(batch, self.root_device)
 
+    def connect(self, model: LightningModule) -> None:
+        """Know the module before a stage has set it up."""
+        self.lightning_module = self.model = model
+
+    def load_checkpoint(self, path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        return self.checkpoint_io.load_checkpoint(path, map_location="cpu", weights_only=weights_only)
+
     def state_dict(self) -> dict[str, Any]:
         assert self.lightning_module is not None
         return self.lightning_module.state_dict()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from fulgurite import loop
-from fulgurite.compat.loops import EvaluationLoopView, FitLoopView
+from fulgurite.compat.loops import EvaluationLoopView, FitLoopView, PredictionLoopView
 from fulgurite.dataflow import own_transfer
 from fulgurite.loggers.logger import DummyLogger
 from fulgurite.optimizers import LightningOptimizer
@@ -43,7 +43,7 @@ def quiet(trainer: Trainer, callbacks: list[Callback]) -> Trainer:
     quiet._metrics = Metrics()
     quiet._sources = dict(trainer._sources)
     quiet._said = set(trainer._said)
-    quiet.predict_loop = EvaluationLoopView(quiet, "predict")
+    quiet.predict_loop = PredictionLoopView(quiet)
     quiet.validate_loop = EvaluationLoopView(quiet, "validation")
     quiet.test_loop = EvaluationLoopView(quiet, "test")
     quiet.fit_loop = FitLoopView(quiet)

@@ -1,0 +1,494 @@
+"""Lightning's import paths: one table from theirs to ours, and the finder that makes modules of it when asked.
+
+A path that we have ourselves needs no row. A row names where its names are found, in that order; "." stands for
+`fulgurite`. Names that went with the 1.x era, and names that we lack on purpose, say what to write.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import logging
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.abc import Loader
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fulgurite.compat.era import say
+from fulgurite.utilities.rank_zero import log
+
+VERSION = "2.6.6"  # of Lightning, whose names these are
+
+# their path below `lightning.pytorch` -> where we have its names
+PYTORCH: dict[str, str] = {
+    "": ".",
+    "accelerators.accelerator": ".accelerators",
+    "accelerators.cpu": ".accelerators",
+    "accelerators.cuda": ".accelerators",
+    "accelerators.mps": ".accelerators",
+    "callbacks.progress.base": ".callbacks.progress.progress_bar",
+    "core.hooks": ".compat.internals",
+    "core.mixins": ".core.hparams",
+    "core.mixins.hparams_mixin": ".core.hparams",
+    "core.optimizer": ".optimizers",
+    "core.saving": ".core.saving .compat.internals",
+    "demos": ".demos.boring_classes",
+    "loggers.utilities": ".compat.internals",
+    "loops": ".compat.internals",
+    "loops.evaluation_loop": ".compat.internals",
+    "loops.fit_loop": ".compat.internals",
+    "loops.optimization": ".compat.internals",
+    "loops.optimization.automatic": ".compat.internals",
+    "loops.optimization.closure": ".compat.internals",
+    "loops.prediction_loop": ".compat.internals",
+    "loops.progress": ".compat.internals",
+    "loops.training_epoch_loop": ".compat.internals",
+    "loops.utilities": ".compat.internals",
+    "overrides": ".compat.internals",
+    "overrides.distributed": ".compat.internals",
+    "plugins.environments": ".machine.environments",
+    "plugins.io": ".plugins",
+    "plugins.io.async_plugin": ".plugins",
+    "plugins.io.checkpoint_plugin": ".plugins",
+    "plugins.io.torch_plugin": ".plugins",
+    "plugins.layer_sync": ".plugins",
+    "plugins.precision": ".plugins",
+    "plugins.precision.amp": ".plugins",
+    "plugins.precision.double": ".plugins",
+    "plugins.precision.half": ".plugins",
+    "plugins.precision.precision": ".plugins",
+    "strategies.ddp": ".strategies",
+    "strategies.fsdp": ".strategies",
+    "strategies.model_parallel": ".strategies",
+    "strategies.parallel": ".strategies",
+    "strategies.single_device": ".strategies",
+    "strategies.strategy": ".strategies",
+    "trainer": ".trainer .utilities.seed",
+    "trainer.call": ".compat.internals",
+    "trainer.connectors": ".compat.internals",
+    "trainer.connectors.accelerator_connector": ".compat.internals",
+    "trainer.connectors.callback_connector": ".compat.internals",
+    "trainer.connectors.checkpoint_connector": ".compat.internals",
+    "trainer.connectors.data_connector": ".compat.internals",
+    "trainer.connectors.logger_connector": ".compat.internals",
+    "trainer.connectors.logger_connector.logger_connector": ".compat.internals",
+    "trainer.connectors.logger_connector.result": ".compat.internals",
+    "trainer.connectors.signal_connector": ".compat.internals",
+    "trainer.states": ".states",
+    "trainer.trainer": ".trainer",
+    "utilities": ".utilities .compat.internals",
+    "utilities.apply_func": ".utilities.tree .compat.internals",
+    "utilities.argparse": ".compat.argparsing",
+    "utilities.cloud_io": ".compat.internals",
+    "utilities.compile": ".compat.internals",
+    "utilities.data": ".utilities.data .utilities.parsing .compat.internals",
+    "utilities.distributed": ".utilities.distributed .utilities.rank_zero .compat.internals",
+    "utilities.enums": ".utilities.enums .compat.internals",
+    "utilities.exceptions": ".utilities.exceptions .compat.internals",
+    "utilities.imports": ".utilities.imports .compat.internals",
+    "utilities.model_helpers": ".utilities.model_helpers .compat.internals",
+    "utilities.model_summary": ".utilities.model_summary",
+    "utilities.model_summary.model_summary": ".utilities.model_summary",
+    "utilities.parsing": ".utilities.parsing .compat.internals",
+    "utilities.signature_utils": ".compat.internals",
+    "utilities.types": ".utilities.types .compat.internals",
+    # of the 1.x era
+    "callbacks.base": ".callbacks.callback",
+    "callbacks.lr_logger": ".callbacks",
+    "callbacks.gpu_stats_monitor": ".callbacks",
+    "core.datamodule": ".core.datamodule",
+    "core.lightning": ".core.module",
+    "core.memory": ".utilities.model_summary .utilities.memory",
+    "core.decorators": ".compat.internals",
+    "core.step_result": ".compat.internals",
+    "logging": ".loggers",
+    "loggers.base": ".loggers.logger",
+    "metrics": "torchmetrics",
+    "metrics.functional": "torchmetrics.functional",
+    "metrics.classification": "torchmetrics.classification torchmetrics",
+    "metrics.regression": "torchmetrics.regression torchmetrics",
+    "metrics.metric": "torchmetrics",
+    "plugins.training_type": ".compat.plugins",
+    "plugins.training_type.ddp": ".compat.plugins",
+    "profiler": ".profilers",
+    "profiler.profilers": ".profilers",
+    "profiler.base": ".profilers",
+    "profiler.simple": ".profilers.simple",
+    "profiler.advanced": ".profilers.advanced",
+    "profiler.pytorch": ".profilers.pytorch",
+    "trainer.supporters": ".utilities.combined_loader",
+    "trainer.training_io": ".core.saving",
+    "tuner.auto_gpu_select": ".compat.internals",
+    "utilities.cli": ".cli",
+    "utilities.device_parser": ".compat.internals",
+    "utilities.metrics": ".compat.internals",
+    "utilities.model_utils": ".utilities.model_helpers",
+    "utilities.debugging": ".compat.internals",
+}
+
+# their path below `lightning.fabric` -> where we have its names; the rest of Fabric is not here
+FABRIC: dict[str, str] = {
+    "": ".utilities.seed .compat.internals",
+    "accelerators": ".accelerators",
+    "accelerators.cpu": ".accelerators",
+    "accelerators.cuda": ".accelerators",
+    "accelerators.mps": ".accelerators",
+    "loggers": ".loggers",
+    "loggers.csv_logs": ".loggers.csv_logs",
+    "loggers.logger": ".loggers.logger",
+    "loggers.tensorboard": ".loggers.tensorboard",
+    "plugins": ".plugins .machine.environments",
+    "plugins.environments": ".machine.environments",
+    "plugins.environments.cluster_environment": ".machine.environments",
+    "plugins.environments.lightning": ".machine.environments",
+    "plugins.environments.slurm": ".machine.environments",
+    "plugins.environments.torchelastic": ".machine.environments",
+    "plugins.io": ".plugins",
+    "plugins.io.checkpoint_io": ".plugins",
+    "plugins.io.torch_io": ".plugins",
+    "plugins.precision": ".plugins",
+    "strategies": ".strategies",
+    "utilities": ".utilities .utilities.tree .compat.internals",
+    "utilities.apply_func": ".utilities.tree .compat.internals",
+    "utilities.cloud_io": ".compat.internals",
+    "utilities.data": ".utilities.data .utilities.parsing .compat.internals",
+    "utilities.device_dtype_mixin": ".compat.internals",
+    "utilities.device_parser": ".compat.internals",
+    "utilities.distributed": ".utilities.distributed .compat.internals",
+    "utilities.enums": ".compat.internals",
+    "utilities.exceptions": ".utilities.exceptions",
+    "utilities.imports": ".utilities.imports .compat.internals",
+    "utilities.logger": ".compat.internals",
+    "utilities.optimizer": ".compat.internals",
+    "utilities.rank_zero": ".utilities.rank_zero",
+    "utilities.seed": ".utilities.seed .compat.internals",
+    "utilities.throughput": ".utilities.throughput",
+    "utilities.types": ".utilities.types .compat.internals",
+    "utilities.warnings": ".utilities.warnings",
+}
+ROOTS: dict[str, dict[str, str]] = {
+    "lightning.pytorch": PYTORCH,
+    "lightning.fabric": FABRIC,
+    "lightning": {"": ".", "pytorch.utilities": PYTORCH["utilities"]},
+    "pytorch_lightning": PYTORCH,
+    "lightning_fabric": FABRIC,
+    "fulgurite": PYTORCH,
+}
+# the parts of ours whose modules have Lightning's names
+_SHARED = [
+    "accelerators",
+    "callbacks",
+    "cli",
+    "core",
+    "demos",
+    "loggers",
+    "plugins",
+    "profilers",
+    "strategies",
+    "trainer",
+    "tuner",
+    "utilities",
+]
+
+# names of the 1.x era -> where they are now, and the line to write
+RENAMED: dict[str, tuple[str, str, str]] = {
+    "AbstractProfiler": (".profilers", "Profiler", "from fulgurite.profilers import Profiler"),
+    "BaseProfiler": (".profilers", "Profiler", "from fulgurite.profilers import Profiler"),
+    "DDPPlugin": (".compat.plugins", "DDPPlugin", "strategy=DDPStrategy(...), or strategy='auto' on one device"),
+    "DDPSpawnPlugin": (".compat.plugins", "DDPSpawnPlugin", "strategy='ddp_spawn'"),
+    "DoublePrecisionPlugin": (".plugins", "DoublePrecision", "from fulgurite.plugins import DoublePrecision"),
+    "GPUStatsMonitor": (".callbacks", "DeviceStatsMonitor", "from fulgurite.callbacks import DeviceStatsMonitor"),
+    "LearningRateLogger": (".callbacks", "LearningRateMonitor", "from fulgurite.callbacks import LearningRateMonitor"),
+    "LightningLoggerBase": (".loggers", "Logger", "from fulgurite.loggers import Logger"),
+    "MixedPrecisionPlugin": (".plugins", "MixedPrecision", "from fulgurite.plugins import MixedPrecision"),
+    "NativeMixedPrecisionPlugin": (".plugins", "MixedPrecision", "from fulgurite.plugins import MixedPrecision"),
+    "PrecisionPlugin": (".plugins", "Precision", "from fulgurite.plugins import Precision"),
+    "ProgressBarBase": (".callbacks", "ProgressBar", "from fulgurite.callbacks import ProgressBar"),
+}
+# paths of the 1.x era -> the line to write
+MOVED: dict[str, str] = {
+    "callbacks.base": "from fulgurite.callbacks import Callback",
+    "callbacks.lr_logger": "from fulgurite.callbacks import LearningRateMonitor",
+    "callbacks.gpu_stats_monitor": "from fulgurite.callbacks import DeviceStatsMonitor",
+    "core.lightning": "from fulgurite import LightningModule",
+    "core.memory": "from fulgurite.utilities.model_summary import ModelSummary",
+    "logging": "from fulgurite import loggers",
+    "loggers.base": "from fulgurite.loggers.logger import Logger",
+    "metrics": "import torchmetrics",
+    "profiler": "from fulgurite import profilers",
+    "trainer.supporters": "from fulgurite.utilities import CombinedLoader",
+    "utilities.cli": "from fulgurite.cli import LightningCLI",
+    "utilities.device_parser": "from fulgurite.accelerators import find_usable_cuda_devices",
+    "utilities.model_utils": "from fulgurite.utilities.model_helpers import is_overridden",
+}
+
+_ONE_API = "there is one API here, the Trainer's: use fulgurite.Trainer."
+_NO_DEEPSPEED = "DeepSpeed is not supported: use strategy='fsdp' on several devices, or one device."
+_NO_TPU = "TPUs are not supported: use accelerator='auto', devices=1."
+_NO_QUANTIZED = "use bitsandbytes' own layers in your module, and precision='bf16-true'."
+_NO_TE = "call transformer_engine's own layers and autocast in training_step, and precision='bf16-mixed'."
+_LOGGER = "use CSVLogger, TensorBoardLogger, WandbLogger, MLFlowLogger or a ten-line Logger of your own."
+_RESULT = "log with self.log(name, value) and return the loss."
+_PROCESSES = "several processes are not part of this version: use devices=1."
+_PRUNING = "call torch.nn.utils.prune in a callback's on_train_epoch_end."
+# names that we lack -> what to use; also the last part of a path
+LACKING: dict[str, str] = {
+    **dict.fromkeys(("Fabric", "LightningLite", "is_wrapped", "wrappers", "lite"), _ONE_API),
+    **dict.fromkeys(
+        ("DeepSpeedStrategy", "DeepSpeedPlugin", "DeepSpeedPrecision", "deepspeed", "model_summary_deepspeed"),
+        _NO_DEEPSPEED,
+    ),
+    **dict.fromkeys(
+        [
+            "XLAAccelerator",
+            "XLACheckpointIO",
+            "XLAPrecision",
+            "XLAProfiler",
+            "XLAStrategy",
+            "XLAStatsMonitor",
+            "TPUAccelerator",
+            "xla",
+            "SingleDeviceXLAStrategy",
+            "TPUSpawnPlugin",
+            "TPUStrategy",
+            "XLAFSDPStrategy",
+            "XLAEnvironment",
+            "single_xla",
+            "xla_plugin",
+        ],
+        _NO_TPU,
+    ),
+    **dict.fromkeys(("BitsandbytesPrecision", "bitsandbytes"), _NO_QUANTIZED),
+    **dict.fromkeys(("TransformerEnginePrecision", "transformer_engine"), _NO_TE),
+    **dict.fromkeys(
+        ("TestTubeLogger", "test_tube", "NeptuneLogger", "neptune", "LitLogger", "litlogger", "TrainsLogger"), _LOGGER
+    ),
+    "CometLogger": f"it is not part of this version; {_LOGGER}",
+    "LoggerCollection": "pass a list of loggers; trainer.loggers gives it back.",
+    **dict.fromkeys(("TrainResult", "EvalResult", "Result"), _RESULT),
+    **dict.fromkeys(
+        [
+            "DDPStrategy",
+            "FSDPStrategy",
+            "ModelParallelStrategy",
+            "ParallelStrategy",
+            "FSDPPrecision",
+            "LayerSync",
+            "TorchSyncBatchNorm",
+        ],
+        _PROCESSES,
+    ),
+    **dict.fromkeys(
+        [
+            "DDPShardedPlugin",
+            "DDPSpawnShardedPlugin",
+            "DDPFullyShardedPlugin",
+            "DDP2Plugin",
+            "DataParallelPlugin",
+            "HorovodPlugin",
+            "HorovodStrategy",
+            "DataParallelStrategy",
+            "BaguaStrategy",
+        ],
+        "use strategy='ddp' or strategy='fsdp'.",
+    ),
+    "AsyncCheckpointIO": "checkpoints are written by TorchCheckpointIO; subclass it to write in a thread.",
+    "ModelPruning": _PRUNING,
+    "pruning": _PRUNING,
+    "QuantizationAwareTraining": "call torch.ao.quantization in setup().",
+    "SpikeDetection": "subclass Callback and look at outputs['loss'] in on_train_batch_end.",
+    "spike": "subclass Callback and look at outputs['loss'] in on_train_batch_end.",
+    "data_loader": "leave the decorator out: train_dataloader is called once a fit.",
+    "CLI": "write from fulgurite.cli import LightningCLI.",
+    "consolidate_checkpoint": "checkpoints of one process are one file already.",
+    "upgrade_checkpoint": "old checkpoints are read as they are.",
+    "app": "Lightning Apps are not part of this package.",
+    "data": "install litdata, or use torch.utils.data.DataLoader.",
+}
+
+
+class Alias(ModuleType):
+    """A module of theirs: its names are looked up in ours when asked for."""
+
+    def __init__(self, name: str, sources: Sequence[str]) -> None:
+        super().__init__(name)
+        self._sources = sources
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__all__":
+            return _public(self._sources)
+        if name == "__version__":
+            return VERSION
+        if name.startswith("__"):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        inner = f"{self.__name__}.{name}"
+        for source in self._sources:
+            value = getattr(_imported(source), name, self)
+            if value is self or (isinstance(value, ModuleType) and value.__name__.startswith("fulgurite")):
+                continue  # of a module of ours they shall get their view, which may have more
+            self.__dict__[name] = value
+            return value
+        if name in RENAMED:
+            return _renamed(name)
+        if name not in LACKING and sources_of(inner) is not None:
+            return importlib.import_module(inner)
+        raise AttributeError(_lacks(self.__name__, name))
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *_public(self._sources)})
+
+
+class _Loader(Loader):
+    def __init__(self, sources: Sequence[str]) -> None:
+        self.sources = sources
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return Alias(spec.name, self.sources)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """There is nothing to run: names come when asked for."""
+
+
+class Finder:
+    """Answers for `lightning`, `pytorch_lightning` and `lightning_fabric` before any installed package does."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        return find(name) if name.split(".")[0] in _PACKAGES else None
+
+    @staticmethod
+    def find_distributions(
+        context: importlib.metadata.DistributionFinder.Context | None = None,
+    ) -> Iterable[importlib.metadata.Distribution]:
+        wanted = getattr(context, "name", None)
+        names = ("lightning", "pytorch-lightning", "lightning-fabric")
+        return [_Installed(n) for n in names if wanted is not None and wanted.replace("_", "-").lower() == n]
+
+
+class _Installed(importlib.metadata.Distribution):
+    """What `importlib.metadata.version("lightning")` finds."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def read_text(self, filename: str) -> str | None:
+        return f"Metadata-Version: 2.1\nName: {self._name}\nVersion: {VERSION}\n" if filename == "METADATA" else None
+
+    def locate_file(self, path: Any) -> Path:
+        return Path(__file__).parent / str(path)
+
+
+_PACKAGES = ("lightning", "pytorch_lightning", "lightning_fabric")
+# under these names scripts quieten the framework
+_LOGGERS = (
+    *_PACKAGES,
+    "lightning.pytorch",
+    "lightning.fabric",
+    *(
+        f"{root}.utilities.{part}"
+        for root in ("lightning.pytorch", "pytorch_lightning")
+        for part in ("rank_zero", "distributed")
+    ),
+    *(
+        f"{root}.utilities.{part}"
+        for root in ("lightning.fabric", "lightning_fabric")
+        for part in ("rank_zero", "seed")
+    ),
+    *(f"{root}.accelerators.cuda" for root in ("lightning.pytorch", "pytorch_lightning")),
+)
+
+
+def install() -> None:
+    """Put the finder before all others; see `fulgurite.compat.install_alias`."""
+    if Finder in sys.meta_path:
+        return
+    early = [name for name in _PACKAGES if name in sys.modules]
+    if early:
+        raise RuntimeError(
+            f"{early[0]} is imported already, so its name cannot stand for fulgurite any more. Call install_alias() "
+            "before anything that imports it, or run the script by: python -m fulgurite run script.py"
+        )
+    sys.meta_path.insert(0, Finder)
+    logging.Logger.manager.loggerDict.update(dict.fromkeys(_LOGGERS, log))
+
+
+def find(name: str) -> ModuleSpec | None:
+    """The module `name`, made of ours; an ImportError where we lack it on purpose."""
+    sources = sources_of(name)
+    if sources is not None:
+        _say_moved(name)
+        spec = ModuleSpec(name, _Loader(sources), is_package=True)
+        spec.submodule_search_locations = []
+        return spec
+    parent, _, last = name.rpartition(".")
+    if last in LACKING and sources_of(parent) is not None:
+        raise ImportError(_lacks(parent, last), name=name)
+    if last in RENAMED and not isinstance(sys.modules.get(parent), Alias):
+        setattr(sys.modules[parent], last, _renamed(last))  # `from fulgurite.x import last` finds it there
+    return None
+
+
+def sources_of(name: str) -> list[str] | None:
+    """Where the names of their module `name` are found, or None where there is no such module."""
+    root = max((r for r in ROOTS if name == r or name.startswith(f"{r}.")), key=len, default="")
+    if not root:
+        return None
+    path = name[len(root) + 1 :]
+    row = ROOTS[root].get(path)
+    if row is not None:
+        return [f"fulgurite{s}".rstrip(".") if s.startswith(".") else s for s in row.split()]
+    if (
+        ROOTS[root] is PYTORCH
+        and root != "fulgurite"
+        and path.split(".")[0] in _SHARED
+        and _exists(f"fulgurite.{path}")
+    ):
+        return [f"fulgurite.{path}"]
+    return None
+
+
+def _exists(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # its parent is no package
+        return False
+
+
+def _imported(source: str) -> ModuleType | None:
+    if not source.startswith("fulgurite") and importlib.util.find_spec(source.split(".")[0]) is None:
+        raise ModuleNotFoundError(f"{source} is not installed: pip install {source.split('.')[0]}", name=source)
+    try:
+        return importlib.import_module(source)
+    except ModuleNotFoundError as error:
+        if error.name == source:  # a part of ours that this version does not have
+            return None
+        raise
+
+
+def _public(sources: Iterable[str]) -> list[str]:
+    modules = [module for source in sources if (module := _imported(source)) is not None]
+    names = {n for m in modules for n in getattr(m, "__all__", [n for n in vars(m) if not n.startswith("_")])}
+    return sorted(names - {"__version__", "annotations"})
+
+
+def _renamed(name: str) -> Any:
+    source, new, line = RENAMED[name]
+    say(name, f"Write {line}.")
+    return getattr(importlib.import_module(f"fulgurite{source}"), new)
+
+
+def _say_moved(name: str) -> None:
+    path = name.removeprefix("lightning.").removeprefix("pytorch").removeprefix("_lightning").lstrip(".")
+    path = path.removeprefix("fulgurite.")
+    if path in MOVED:
+        say(name, f"Write {MOVED[path]}.")
+
+
+def _lacks(module: str, name: str) -> str:
+    if name in LACKING:
+        return f"fulgurite has no {name} (asked for as {module}.{name}): {LACKING[name]}"
+    return f"module {module!r} has no attribute {name!r}"
