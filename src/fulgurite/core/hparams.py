@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import inspect
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
@@ -13,6 +15,21 @@ from torch import nn
 
 from fulgurite.utilities.parsing import AttributeDict, collect_init_args
 from fulgurite.utilities.rank_zero import rank_zero_warn
+
+_given: ContextVar[dict[type, dict[str, Any]] | None] = ContextVar("given hyper-parameters", default=None)
+
+
+@contextmanager
+def given_hyperparameters(hparams: dict[type, dict[str, Any]]) -> Iterator[None]:
+    """Objects of these classes made inside: `save_hyperparameters` sees these, not the arguments of `__init__`.
+
+    For a command line that makes objects from a configuration: the configuration can be saved, the objects cannot.
+    """
+    token = _given.set(hparams)
+    try:
+        yield
+    finally:
+        _given.reset(token)
 
 
 class HyperparametersMixin:
@@ -48,7 +65,8 @@ class HyperparametersMixin:
         if frame is None:
             current = inspect.currentframe()
             frame = current.f_back if current is not None else None
-        init_args = collect_init_args(self, frame)
+        given = (_given.get() or {}).get(type(self))
+        init_args = collect_init_args(self, frame) if given is None else given
         name, kept = _chosen(args, init_args)
         ignored = {ignore} if isinstance(ignore, str) else set(ignore or ())
         kept = {key: value for key, value in kept.items() if key not in ignored}

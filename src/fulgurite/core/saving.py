@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import io
 import os
@@ -359,7 +360,11 @@ def load_from_checkpoint(
     if hparams_file is not None:
         checkpoint[key] = load_hparams_from_yaml(hparams_file)
     hparams = restored_hparams(checkpoint.get(key) or {})
-    obj: Any = cls(**_init_arguments(cls, hparams, checkpoint.get(name_key), overrides, path))
+    if hparams.pop("_instantiator", None) is not None:  # the command line made it, from a configuration
+        make = importlib.import_module("fulgurite.cli").instantiate_module  # whose parser is an optional package
+        obj: Any = make(cls, {**hparams, **overrides})
+    else:
+        obj = cls(**_init_arguments(cls, hparams, checkpoint.get(name_key), overrides, path))
     if not isinstance(obj, nn.Module):
         if cls.__qualname__ in checkpoint:
             obj.load_state_dict(checkpoint[cls.__qualname__])
