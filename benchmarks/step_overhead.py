@@ -97,7 +97,7 @@ def framework(pl: Any, **extra: Any) -> Callable[[int, bool], float]:
 
 def contenders() -> dict[str, Callable[[int, bool], float]]:
     names = {"fulgurite": "fulgurite", "lightning": "lightning.pytorch"}
-    found = {k: v for k, v in names.items() if importlib.util.find_spec(v.split(".")[0])}
+    found = {k: v for k, v in names.items() if k == "fulgurite" or importlib.util.find_spec("lightning")}
     return {"raw": raw, **{k: framework(importlib.import_module(v)) for k, v in found.items()}}
 
 

@@ -52,7 +52,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     names = {"fulgurite": "fulgurite", "lightning": "lightning.pytorch"}
-    packages = {k: importlib.import_module(v) for k, v in names.items() if importlib.util.find_spec(v.split(".")[0])}
+    packages = {
+        k: importlib.import_module(v)
+        for k, v in names.items()
+        if k == "fulgurite" or importlib.util.find_spec("lightning")
+    }
     for name in names.values():
         logging.getLogger(name).setLevel(logging.ERROR)
     seen: dict[str, list[float]] = {k: [] for k in packages}

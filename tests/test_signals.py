@@ -63,7 +63,7 @@ def start(in_step: str, callbacks: str = PLAIN) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, list[str], str]:
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=200)
     return process.returncode, out.splitlines(), err
 
 
