@@ -190,7 +190,8 @@ def load_training(
     run.data.now = ours["rng"]
     # told to stop before the epoch was closed: so it is still, unless the callbacks that may have said so are gone
     same_callbacks = checkpoint.get("callbacks", {}).keys() <= {callback.state_key for callback in run.callbacks}
-    run.trainer.should_stop = ours.get("should_stop", False) and same_callbacks
+    told = ours.get("should_stop", False) and same_callbacks
+    run.trainer.should_stop = run.trainer.should_stop or told  # on_fit_start may have said so already: a timer
 
 
 def _load_optimizers(run: Run, checkpoint: dict[str, Any]) -> None:
