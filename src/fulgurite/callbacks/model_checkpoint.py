@@ -149,6 +149,9 @@ class ModelCheckpoint(Checkpoint):
         if self.dirpath is None:
             self.dirpath = self._default_dirpath(trainer)
         self.dirpath = trainer.strategy.broadcast(self.dirpath)
+        by_step = self._every_n_train_steps or self._train_time_interval is not None
+        if not by_step and type(self).on_train_batch_end is ModelCheckpoint.on_train_batch_end:
+            self.on_train_batch_end = super().on_train_batch_end  # type: ignore[method-assign]  # a hook not overridden costs nothing
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and self.save_top_k != 0 and self.dirpath and not self._off(trainer):

@@ -12,7 +12,7 @@ from helpers.tiny import Tiny, data, fit
 
 
 def test_a_short_run_is_one_line_however_many_epochs(capsys):
-    fit(PlainProgressBar(), max_epochs=50, enable_model_summary=False)
+    fit(PlainProgressBar(seconds=60), max_epochs=50)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert re.fullmatch(r"Trained 50 epochs, 200 steps in 0:\d\d \| train_loss [\d.e-]+\n", captured.err)

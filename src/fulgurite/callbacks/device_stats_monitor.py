@@ -1,0 +1,118 @@
+"""Logs what the device reports: memory of a GPU, load of the processor."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from fulgurite.callbacks.callback import Callback
+from fulgurite.utilities.exceptions import MisconfigurationException
+
+if TYPE_CHECKING:
+    from fulgurite.core.module import LightningModule
+    from fulgurite.trainer import Trainer
+
+
+class DeviceStatsMonitor(Callback):
+    """Log device statistics before and after each batch that the loggers are due at.
+
+    Example::
+
+        Trainer(callbacks=[DeviceStatsMonitor(cpu_stats=True, filter_keys={"cpu_percent"})])
+
+    `cpu_stats` adds the processor's to a GPU's, False leaves them out on CPU too; `filter_keys` keeps only these names.
+    """
+
+    def __init__(self, cpu_stats: bool | None = None, filter_keys: set[str] | None = None) -> None:
+        super().__init__()
+        self._cpu_stats = cpu_stats
+        self._filter_keys = filter_keys
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        if not trainer.loggers:
+            raise MisconfigurationException(
+                "DeviceStatsMonitor writes to a logger, and the Trainer has none. Leave out logger=False."
+            )
+        if self._reads_cpu(trainer):
+            _psutil()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._log(trainer, "on_train_batch_start")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._log(trainer, "on_train_batch_end")
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._log(trainer, "on_validation_batch_start")
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._log(trainer, "on_validation_batch_end")
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self._log(trainer, "on_test_batch_start")
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._log(trainer, "on_test_batch_end")
+
+    def _reads_cpu(self, trainer: Trainer) -> bool:
+        return trainer.strategy.root_device.type == "cpu" if self._cpu_stats is None else self._cpu_stats
+
+    def _log(self, trainer: Trainer, hook: str) -> None:
+        every = trainer.log_every_n_steps
+        due = every and (trainer.batches_that_stepped + 1) % every == 0
+        if not (due or trainer.should_stop):
+            return
+        device = trainer.strategy.root_device
+        stats: dict[str, Any] = torch.cuda.memory_stats(device) if device.type == "cuda" else {}
+        if self._reads_cpu(trainer):
+            stats = {**stats, **cpu_stats()}
+        if self._filter_keys is not None:
+            stats = {name: value for name, value in stats.items() if name in self._filter_keys}
+        for logger in trainer.loggers:
+            prefix = f"{type(self).__qualname__}.{hook}{logger.group_separator}"
+            logger.log_metrics({prefix + name: v for name, v in stats.items()}, step=trainer.batches_that_stepped)
+
+
+def cpu_stats() -> dict[str, float]:
+    """Load of the processor, of the memory and of the swap space, in per cent."""
+    psutil = _psutil()
+    return {
+        "cpu_vm_percent": psutil.virtual_memory().percent,
+        "cpu_percent": psutil.cpu_percent(),
+        "cpu_swap_percent": psutil.swap_memory().percent,
+    }
+
+
+def _psutil() -> Any:
+    try:
+        import psutil  # type: ignore[import-untyped,import-not-found,unused-ignore]  # optional
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            "DeviceStatsMonitor reads the processor's load with psutil: pip install psutil, or cpu_stats=False."
+        ) from error
+    return psutil

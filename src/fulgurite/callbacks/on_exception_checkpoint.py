@@ -1,0 +1,53 @@
+"""Saves when a run fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fulgurite.callbacks.checkpoint import Checkpoint
+from fulgurite.states import TrainerFn
+
+if TYPE_CHECKING:
+    from fulgurite.core.module import LightningModule
+    from fulgurite.trainer import Trainer
+
+
+class OnExceptionCheckpoint(Checkpoint):
+    """Save `<dirpath>/<filename>.ckpt` when an exception ends training; a run that ends well removes it.
+
+    Example::
+
+        trainer = Trainer(callbacks=[OnExceptionCheckpoint("checkpoints")])
+        trainer.fit(model, ckpt_path="last")  # goes on from it, where there is one
+    """
+
+    FILE_EXTENSION = ".ckpt"
+
+    def __init__(self, dirpath: str | Path, filename: str = "on_exception") -> None:
+        super().__init__()
+        if not filename:
+            raise ValueError("OnExceptionCheckpoint(filename=''): the file needs a name.")
+        self.dirpath = str(dirpath)
+        self.filename = filename
+        self._failed = False
+
+    @property
+    def ckpt_path(self) -> str:
+        return str(Path(self.dirpath, self.filename + self.FILE_EXTENSION))
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._failed = False
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._failed = True  # teardown follows where a signal ended the run
+        if trainer.state.fn == TrainerFn.FITTING and trainer.progress.total_batch:
+            trainer.save_checkpoint(self.ckpt_path)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.is_global_zero and stage == "fit" and not self._failed:
+            Path(self.ckpt_path).unlink(missing_ok=True)
+
+    def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
+        """The file that `ckpt_path="last"` may choose."""
+        return {self.ckpt_path} if Path(self.ckpt_path).exists() else set()

@@ -1,0 +1,145 @@
+"""The base class of callbacks that write predictions to disk."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch.utils.data import DataLoader
+
+from fulgurite.callbacks.callback import Callback
+from fulgurite.utilities.combined_loader import CombinedLoader
+from fulgurite.utilities.exceptions import MisconfigurationException
+
+if TYPE_CHECKING:
+    from fulgurite.core.module import LightningModule
+    from fulgurite.trainer import Trainer
+
+_INTERVALS = ("batch", "epoch", "batch_and_epoch")
+
+
+class BasePredictionWriter(Callback):
+    """Override `write_on_batch_end` or `write_on_epoch_end`; `write_interval` says which of them is called.
+
+    Example::
+
+        class Writer(BasePredictionWriter):
+            def write_on_batch_end(
+                self, trainer, pl_module, prediction, batch_indices, batch, batch_idx, dataloader_idx
+            ):
+                torch.save(prediction, f"predictions/{dataloader_idx}-{batch_idx}.pt")
+
+        Trainer(callbacks=[Writer("batch")]).predict(model, loader, return_predictions=False)
+    """
+
+    def __init__(self, write_interval: Literal["batch", "epoch", "batch_and_epoch"] = "batch") -> None:
+        super().__init__()
+        if write_interval not in _INTERVALS:
+            raise MisconfigurationException(
+                f"write_interval={write_interval!r} must be one of {', '.join(_INTERVALS)}."
+            )
+        self._by_batch = "batch" in write_interval
+        self._by_epoch = "epoch" in write_interval
+        self._recorded: list[_Recorded | None] = []  # a loader's sampler, where it has one
+        self._predictions: list[list[Any]] = []
+        self._indices: list[list[list[int]]] = []
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Write one batch; `batch_indices` are the positions of its items in the data set, empty if unknown."""
+        raise NotImplementedError
+
+    def write_on_epoch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        predictions: Sequence[Any],
+        batch_indices: Sequence[Any],
+    ) -> None:
+        """Write all batches, a list of them for each loader where there are several."""
+        raise NotImplementedError
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        given = trainer.predict_dataloaders
+        loaders = (given if isinstance(given, CombinedLoader) else CombinedLoader(given, "sequential")).flattened
+        self._recorded = [_record(loader) for loader in loaders]
+        self._predictions = [[] for _ in loaders]
+        self._indices = [[] for _ in loaders]
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        recorded = self._recorded[dataloader_idx]
+        indices = [] if recorded is None else recorded.next()
+        if self._by_epoch:
+            self._predictions[dataloader_idx].append(outputs)
+            if recorded is not None:
+                self._indices[dataloader_idx].append(indices)
+        if self._by_batch:
+            self.write_on_batch_end(trainer, pl_module, outputs, indices, batch, batch_idx, dataloader_idx)
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._by_epoch:
+            several = len(self._predictions) > 1
+            predictions = self._predictions if several else self._predictions[0]
+            self.write_on_epoch_end(trainer, pl_module, predictions, self._indices)
+        self._release()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        for recorded in self._recorded:
+            if recorded is not None:
+                recorded.remove()
+        self._recorded, self._predictions, self._indices = [], [], []
+
+
+class _Recorded:
+    """Stands in a loader's place of the batch sampler and remembers which indices it gave; workers run ahead of us."""
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self.loader: DataLoader[Any] = loader
+        self.sampler: Any = loader.batch_sampler
+        self.given: deque[list[int]] = deque()
+        object.__setattr__(
+            loader, "batch_sampler", self
+        )  # DataLoader forbids to exchange it, for good reason in general
+
+    def __iter__(self) -> Iterator[list[int]]:
+        self.given.clear()
+        for indices in self.sampler:
+            self.given.append(list(indices))
+            yield indices
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["sampler"], name)
+
+    def next(self) -> list[int]:
+        return self.given.popleft()
+
+    def remove(self) -> None:
+        object.__setattr__(self.loader, "batch_sampler", self.sampler)
+
+
+def _record(loader: Any) -> _Recorded | None:
+    has_indices = isinstance(loader, DataLoader) and loader.batch_sampler is not None
+    return _Recorded(loader) if has_indices else None

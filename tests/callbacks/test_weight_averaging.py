@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from fulgurite import Callback
+from fulgurite.callbacks import EMAWeightAveraging, ModelCheckpoint, WeightAveraging
+from helpers.tiny import Tiny, data, fit
+
+
+class Weights(Callback):
+    """Remembers the weights after each step, and those that validate."""
+
+    def __init__(self):
+        self.steps, self.validated = [], []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.steps.append(pl_module.layer.weight.detach().clone())
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        self.validated.append(pl_module.layer.weight.detach().clone())
+
+
+def test_the_mean_validates_and_stays_at_the_end():
+    watch, model = Weights(), Tiny()
+    fit(WeightAveraging(), watch, model=model, max_epochs=1)
+    mean = torch.stack(watch.steps).mean(0)
+    assert torch.allclose(watch.validated[0], mean)
+    assert torch.equal(model.layer.weight, watch.validated[0])
+
+
+def test_training_goes_on_with_the_live_weights():
+    plain, averaged = Weights(), Weights()
+    torch.manual_seed(0)
+    fit(plain, max_epochs=2)
+    torch.manual_seed(0)
+    fit(averaged, WeightAveraging(), max_epochs=2)
+    assert all(map(torch.equal, plain.steps, averaged.steps))
+
+
+def test_the_checkpoint_holds_the_average_as_the_weights_and_the_live_ones_beside_them():
+    watch = Weights()
+    fit(WeightAveraging(), watch, ModelCheckpoint("out"), max_epochs=1)
+    checkpoint = torch.load("out/epoch=0-step=4.ckpt", weights_only=True)
+    assert torch.equal(checkpoint["state_dict"]["layer.weight"], watch.validated[0])
+    assert torch.equal(checkpoint["current_model_state"]["layer.weight"], watch.steps[-1])
+    assert checkpoint["averaging_state"] == {"n_averaged": 4}
+
+
+@pytest.mark.parametrize("make", [WeightAveraging, lambda: EMAWeightAveraging(decay=0.5)])
+def test_a_resumed_run_is_the_uninterrupted_one(make):
+    torch.manual_seed(0)
+    whole = Tiny()
+    fit(make(), ModelCheckpoint("out", every_n_train_steps=3, save_top_k=-1), model=whole, max_epochs=2)
+    resumed = Tiny()
+    again = ModelCheckpoint("out", every_n_train_steps=3, save_top_k=-1)
+    fit(make(), again, model=resumed, max_epochs=2, ckpt_path="out/epoch=0-step=3.ckpt")
+    assert torch.equal(whole.layer.weight, resumed.layer.weight)
+
+
+def test_testing_a_checkpoint_uses_the_average():
+    fit(WeightAveraging(), ModelCheckpoint("out"), max_epochs=1)
+    checkpoint = torch.load("out/epoch=0-step=4.ckpt", weights_only=True)
+    model = Tiny()
+    trainer = fit(max_epochs=0)
+    trainer.test(model, data(), ckpt_path="out/epoch=0-step=4.ckpt", verbose=False)
+    assert torch.equal(model.layer.weight, checkpoint["state_dict"]["layer.weight"])
+
+
+def test_a_checkpoint_without_an_average_begins_one():
+    fit(ModelCheckpoint("out"), max_epochs=1)
+    averaging = WeightAveraging()
+    with pytest.warns(UserWarning, match="saved without WeightAveraging"):
+        fit(averaging, ModelCheckpoint("out"), max_epochs=2, ckpt_path="out/epoch=0-step=4.ckpt")
+    assert averaging._average_model.n_averaged == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "epochs"),
+    [
+        ({}, [0, 1, 2, 3, 4, 5, 6], []),
+        ({"update_every_n_steps": 3}, [0, 3, 6], []),
+        ({"update_every_n_steps": 3, "update_starting_at_step": 4}, [6], []),
+        ({"update_starting_at_epoch": 2}, [0, 1, 2, 3, 4, 5, 6], [2, 3]),
+    ],
+)
+def test_when_the_moving_average_takes_new_weights(settings, steps, epochs):
+    averaging = EMAWeightAveraging(**settings)
+    assert [i for i in range(7) if averaging.should_update(step_idx=i)] == steps
+    assert [i for i in range(4) if averaging.should_update(epoch_idx=i)] == epochs
+
+
+def test_an_exception_in_validation_leaves_the_live_weights():
+    class Fails(Tiny):
+        def validation_step(self, batch, batch_idx):
+            raise ValueError("broken")
+
+    watch, model = Weights(), Fails()
+    with pytest.raises(ValueError, match="broken"):
+        fit(WeightAveraging(), watch, model=model)
+    assert torch.equal(model.layer.weight, watch.steps[-1])
