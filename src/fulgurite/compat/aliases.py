@@ -28,20 +28,23 @@ PYTORCH: dict[str, str] = {
     "": ".",
     "accelerators.accelerator": ".accelerators",
     "accelerators.cpu": ".accelerators",
-    "accelerators.cuda": ".accelerators",
+    "accelerators.cuda": ".accelerators .compat.internals",
     "accelerators.mps": ".accelerators",
     "callbacks.progress.base": ".callbacks.progress.progress_bar",
     "core.hooks": ".compat.internals",
     "core.mixins": ".core.hparams",
     "core.mixins.hparams_mixin": ".core.hparams",
-    "core.optimizer": ".optimizers",
+    "core.optimizer": ".optimizers .compat.internals",
     "core.saving": ".core.saving .compat.internals",
     "demos": ".demos.boring_classes",
     "loggers.utilities": ".compat.internals",
     "loops": ".compat.internals",
     "loops.evaluation_loop": ".compat.internals",
     "loops.fit_loop": ".compat.internals",
+    "loops.fetchers": ".compat.internals",
+    "loops.loop": ".compat.internals",
     "loops.optimization": ".compat.internals",
+    "loops.optimization.manual": ".compat.internals",
     "loops.optimization.automatic": ".compat.internals",
     "loops.optimization.closure": ".compat.internals",
     "loops.prediction_loop": ".compat.internals",
@@ -66,7 +69,7 @@ PYTORCH: dict[str, str] = {
     "strategies.model_parallel": ".strategies",
     "strategies.parallel": ".strategies",
     "strategies.single_device": ".strategies",
-    "strategies.strategy": ".strategies",
+    "strategies.strategy": ".strategies .compat.internals",
     "trainer": ".trainer .utilities.seed",
     "trainer.call": ".compat.internals",
     "trainer.connectors": ".compat.internals",
@@ -134,8 +137,19 @@ PYTORCH: dict[str, str] = {
 FABRIC: dict[str, str] = {
     "": ".utilities.seed .compat.internals",
     "accelerators": ".accelerators",
+    "accelerators.accelerator": ".accelerators",
+    "plugins.precision.amp": ".plugins",
+    "plugins.precision.double": ".plugins",
+    "plugins.precision.half": ".plugins",
+    "plugins.precision.precision": ".plugins",
+    "strategies.ddp": ".strategies",
+    "strategies.fsdp": ".strategies",
+    "strategies.model_parallel": ".strategies",
+    "strategies.parallel": ".strategies",
+    "strategies.single_device": ".strategies",
+    "strategies.strategy": ".strategies",
     "accelerators.cpu": ".accelerators",
-    "accelerators.cuda": ".accelerators",
+    "accelerators.cuda": ".accelerators .compat.internals",
     "accelerators.mps": ".accelerators",
     "loggers": ".loggers",
     "loggers.csv_logs": ".loggers.csv_logs",
@@ -179,20 +193,10 @@ ROOTS: dict[str, dict[str, str]] = {
     "fulgurite": PYTORCH,
 }
 # the parts of ours whose modules have Lightning's names
-_SHARED = [
-    "accelerators",
-    "callbacks",
-    "cli",
-    "core",
-    "demos",
-    "loggers",
-    "plugins",
-    "profilers",
-    "strategies",
-    "trainer",
-    "tuner",
-    "utilities",
-]
+_SHARED = (
+    *("accelerators", "callbacks", "cli", "core", "demos", "loggers"),
+    *("plugins", "profilers", "strategies", "trainer", "tuner", "utilities"),
+)
 
 # names of the 1.x era -> where they are now, and the line to write
 RENAMED: dict[str, tuple[str, str, str]] = {
@@ -226,89 +230,48 @@ MOVED: dict[str, str] = {
     "utilities.model_utils": "from fulgurite.utilities.model_helpers import is_overridden",
 }
 
-_ONE_API = "there is one API here, the Trainer's: use fulgurite.Trainer."
-_NO_DEEPSPEED = "DeepSpeed is not supported: use strategy='fsdp' on several devices, or one device."
-_NO_TPU = "TPUs are not supported: use accelerator='auto', devices=1."
-_NO_QUANTIZED = "use bitsandbytes' own layers in your module, and precision='bf16-true'."
-_NO_TE = "call transformer_engine's own layers and autocast in training_step, and precision='bf16-mixed'."
 _LOGGER = "use CSVLogger, TensorBoardLogger, WandbLogger, MLFlowLogger or a ten-line Logger of your own."
-_RESULT = "log with self.log(name, value) and return the loss."
-_PROCESSES = "several processes are not part of this version: use devices=1."
-_PRUNING = "call torch.nn.utils.prune in a callback's on_train_epoch_end."
-# names that we lack -> what to use; also the last part of a path
-LACKING: dict[str, str] = {
-    **dict.fromkeys(("Fabric", "LightningLite", "is_wrapped", "wrappers", "lite"), _ONE_API),
-    **dict.fromkeys(
-        ("DeepSpeedStrategy", "DeepSpeedPlugin", "DeepSpeedPrecision", "deepspeed", "model_summary_deepspeed"),
-        _NO_DEEPSPEED,
+_SPIKE = "subclass Callback and look at outputs['loss'] in on_train_batch_end."
+# names that we lack on purpose, and last parts of paths -> what to use
+_LACKING: dict[str, str] = {
+    "Fabric LightningLite is_wrapped wrappers lite fabric": "there is one API here, the Trainer's: fulgurite.Trainer.",
+    "DeepSpeedStrategy DeepSpeedPlugin DeepSpeedPrecision deepspeed model_summary_deepspeed": (
+        "DeepSpeed is not supported: use strategy='fsdp' on several devices, or one device."
     ),
-    **dict.fromkeys(
-        [
-            "XLAAccelerator",
-            "XLACheckpointIO",
-            "XLAPrecision",
-            "XLAProfiler",
-            "XLAStrategy",
-            "XLAStatsMonitor",
-            "TPUAccelerator",
-            "xla",
-            "SingleDeviceXLAStrategy",
-            "TPUSpawnPlugin",
-            "TPUStrategy",
-            "XLAFSDPStrategy",
-            "XLAEnvironment",
-            "single_xla",
-            "xla_plugin",
-        ],
-        _NO_TPU,
+    "XLAAccelerator XLACheckpointIO XLAPrecision XLAProfiler XLAStrategy XLAStatsMonitor TPUAccelerator xla xla_fsdp"
+    " SingleDeviceXLAStrategy TPUSpawnPlugin TPUStrategy XLAFSDPStrategy XLAEnvironment single_xla xla_plugin": (
+        "TPUs are not supported: use accelerator='auto', devices=1."
     ),
-    **dict.fromkeys(("BitsandbytesPrecision", "bitsandbytes"), _NO_QUANTIZED),
-    **dict.fromkeys(("TransformerEnginePrecision", "transformer_engine"), _NO_TE),
-    **dict.fromkeys(
-        ("TestTubeLogger", "test_tube", "NeptuneLogger", "neptune", "LitLogger", "litlogger", "TrainsLogger"), _LOGGER
+    "BitsandbytesPrecision bitsandbytes": "use bitsandbytes' own layers in your module, and precision='bf16-true'.",
+    "TransformerEnginePrecision transformer_engine": (
+        "call transformer_engine's own layers and autocast in training_step, and precision='bf16-mixed'."
     ),
-    "CometLogger": f"it is not part of this version; {_LOGGER}",
+    "TestTubeLogger test_tube NeptuneLogger neptune LitLogger litlogger TrainsLogger": _LOGGER,
+    "CometLogger comet": f"it is not part of this version; {_LOGGER}",
     "LoggerCollection": "pass a list of loggers; trainer.loggers gives it back.",
-    **dict.fromkeys(("TrainResult", "EvalResult", "Result"), _RESULT),
-    **dict.fromkeys(
-        [
-            "DDPStrategy",
-            "FSDPStrategy",
-            "ModelParallelStrategy",
-            "ParallelStrategy",
-            "FSDPPrecision",
-            "LayerSync",
-            "TorchSyncBatchNorm",
-        ],
-        _PROCESSES,
+    "TrainResult EvalResult Result": "log with self.log(name, value) and return the loss.",
+    "DDPStrategy FSDPStrategy ModelParallelStrategy ParallelStrategy FSDPPrecision LayerSync TorchSyncBatchNorm": (
+        "several processes are not part of this version: use devices=1."
     ),
-    **dict.fromkeys(
-        [
-            "DDPShardedPlugin",
-            "DDPSpawnShardedPlugin",
-            "DDPFullyShardedPlugin",
-            "DDP2Plugin",
-            "DataParallelPlugin",
-            "HorovodPlugin",
-            "HorovodStrategy",
-            "DataParallelStrategy",
-            "BaguaStrategy",
-        ],
-        "use strategy='ddp' or strategy='fsdp'.",
-    ),
+    "DDPShardedPlugin DDPSpawnShardedPlugin DDPFullyShardedPlugin DDP2Plugin DataParallelPlugin HorovodPlugin"
+    " HorovodStrategy DataParallelStrategy BaguaStrategy": "use strategy='ddp' or strategy='fsdp'.",
     "AsyncCheckpointIO": "checkpoints are written by TorchCheckpointIO; subclass it to write in a thread.",
-    "ModelPruning": _PRUNING,
-    "pruning": _PRUNING,
+    "ModelPruning pruning": "call torch.nn.utils.prune in a callback's on_train_epoch_end.",
     "QuantizationAwareTraining": "call torch.ao.quantization in setup().",
-    "SpikeDetection": "subclass Callback and look at outputs['loss'] in on_train_batch_end.",
-    "spike": "subclass Callback and look at outputs['loss'] in on_train_batch_end.",
+    "SpikeDetection spike": _SPIKE,
     "data_loader": "leave the decorator out: train_dataloader is called once a fit.",
-    "CLI": "write from fulgurite.cli import LightningCLI.",
     "consolidate_checkpoint": "checkpoints of one process are one file already.",
     "upgrade_checkpoint": "old checkpoints are read as they are.",
     "app": "Lightning Apps are not part of this package.",
     "data": "install litdata, or use torch.utils.data.DataLoader.",
+    "launchers collectives KubeflowEnvironment LSFEnvironment MPIEnvironment": (
+        "processes are started by torchrun, SLURM or the trainer."
+    ),
+    "mnist_datamodule transformer lstm MNISTDataModule LightningTransformer WikiText2": (
+        "use fulgurite.demos.boring_classes for a model and data that need no download."
+    ),
 }
+LACKING = {name: line for names, line in _LACKING.items() for name in names.split()}
 
 
 class Alias(ModuleType):
@@ -334,7 +297,7 @@ class Alias(ModuleType):
             return value
         if name in RENAMED:
             return _renamed(name)
-        if name not in LACKING and sources_of(inner) is not None:
+        if sources_of(inner) is not None:
             return importlib.import_module(inner)
         raise AttributeError(_lacks(self.__name__, name))
 
@@ -386,19 +349,10 @@ _PACKAGES = ("lightning", "pytorch_lightning", "lightning_fabric")
 # under these names scripts quieten the framework
 _LOGGERS = (
     *_PACKAGES,
-    "lightning.pytorch",
-    "lightning.fabric",
-    *(
-        f"{root}.utilities.{part}"
-        for root in ("lightning.pytorch", "pytorch_lightning")
-        for part in ("rank_zero", "distributed")
-    ),
-    *(
-        f"{root}.utilities.{part}"
-        for root in ("lightning.fabric", "lightning_fabric")
-        for part in ("rank_zero", "seed")
-    ),
-    *(f"{root}.accelerators.cuda" for root in ("lightning.pytorch", "pytorch_lightning")),
+    *("lightning.pytorch", "lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"),
+    *("pytorch_lightning.utilities.rank_zero", "pytorch_lightning.utilities.distributed"),
+    *("pytorch_lightning.accelerators.cuda", "lightning_fabric.utilities.seed", "lightning_fabric.utilities.rank_zero"),
+    *("lightning.fabric", "lightning.fabric.utilities.seed", "lightning.fabric.utilities.rank_zero"),
 )
 
 
@@ -454,7 +408,7 @@ def sources_of(name: str) -> list[str] | None:
 def _exists(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # its parent is no package
+    except ImportError:  # its parent is no package, or it is lacking on purpose
         return False
 
 

@@ -11,31 +11,15 @@ from fulgurite.compat.era import say
 
 T = TypeVar("T")
 # the arguments of the last 1.x parsers that the trainer no longer shows in its signature
+# fmt: off
 _ALSO = [
-    "gpus",
-    "num_processes",
-    "tpu_cores",
-    "auto_select_gpus",
-    "progress_bar_refresh_rate",
-    "weights_summary",
-    "log_gpu_memory",
-    "track_grad_norm",
-    "flush_logs_every_n_steps",
-    "checkpoint_callback",
-    "resume_from_checkpoint",
-    "weights_save_path",
-    "terminate_on_nan",
-    "stochastic_weight_avg",
-    "auto_lr_find",
-    "auto_scale_batch_size",
-    "replace_sampler_ddp",
-    "move_metrics_to_cpu",
-    "amp_backend",
-    "amp_level",
-    "multiple_trainloader_mode",
-    "prepare_data_per_node",
-    "process_position",
+    "gpus", "num_processes", "tpu_cores", "auto_select_gpus", "progress_bar_refresh_rate", "weights_summary",
+    "log_gpu_memory", "track_grad_norm", "flush_logs_every_n_steps", "checkpoint_callback",
+    "resume_from_checkpoint", "weights_save_path", "terminate_on_nan", "stochastic_weight_avg", "auto_lr_find",
+    "auto_scale_batch_size", "replace_sampler_ddp", "move_metrics_to_cpu", "amp_backend", "amp_level",
+    "multiple_trainloader_mode", "prepare_data_per_node", "process_position",
 ]
+# fmt: on
 _LINE = "Write parser.add_argument('--max_epochs', type=int) for what your script sets, or use fulgurite.cli."
 
 
