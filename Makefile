@@ -8,6 +8,8 @@ COURSE := outputs/course
 
 # Which tests `make test` runs; .ci/run asks for all that need no GPU.
 MARKERS ?= not slow and not gpu and not parity
+# How many tests run at a time.
+WORKERS ?= 2
 
 .PHONY: train course test lint bench everything clean
 
@@ -20,7 +22,7 @@ course: $(VENV)/dkt.stamp  ## the course's program: simulated data in, outputs/s
 	  --output_dir outputs --lr 0.001 --n_epochs 10
 
 test: $(VENV)/test.stamp  ## the tests; MARKERS="not gpu" adds the slow ones, and after `make everything` those against Lightning
-	$(RUN) -m pytest -q -m "$(MARKERS)"
+	$(RUN) -m pytest -q -n $(WORKERS) -m "$(MARKERS)"
 
 lint: $(VENV)/everything.stamp  ## style and types
 	$(RUN) -m ruff check .
