@@ -51,7 +51,7 @@ class Encoder(nn.Module):
         self.size = size
 
 
-class Net(BoringModel):
+class CommandLineNet(BoringModel):
     """A model.
 
     Args:
@@ -64,7 +64,7 @@ class Net(BoringModel):
         self.width, self.rate, self.encoder = width, rate, encoder
 
 
-class Data(BoringDataModule):
+class CommandLineData(BoringDataModule):
     def __init__(self, width: int = 5) -> None:
         super().__init__()
         self.width = width
@@ -76,7 +76,7 @@ def no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cli(*args: str, **kwargs: Any) -> LightningCLI:
-    return LightningCLI(**{"model_class": Net, "args": [*args], **kwargs})
+    return LightningCLI(**{"model_class": CommandLineNet, "args": [*args], **kwargs})
 
 
 def printed(capsys: pytest.CaptureFixture[str], *args: str, **kwargs: Any) -> dict[str, Any]:
@@ -88,9 +88,13 @@ def printed(capsys: pytest.CaptureFixture[str], *args: str, **kwargs: Any) -> di
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
 def test_each_sub_command_runs_the_trainers_method(command: str) -> None:
-    made = cli(command, *SMALL, "--model.width=7", datamodule_class=Data)
+    made = cli(command, *SMALL, "--model.width=7", datamodule_class=CommandLineData)
     assert made.subcommand == command and made.trainer.state.fn == command and made.trainer.state.finished
-    assert made.model.width == 7 and isinstance(made.datamodule, Data) and made.datamodule.trainer is made.trainer
+    assert (
+        made.model.width == 7
+        and isinstance(made.datamodule, CommandLineData)
+        and made.datamodule.trainer is made.trainer
+    )
 
 
 def test_without_run_the_objects_are_made_only() -> None:
@@ -125,13 +129,21 @@ def test_parser_kwargs_by_sub_command() -> None:
 
 
 def test_any_model_and_data_module_by_name() -> None:
-    made = cli("fit", "--model=Net", "--model.width=2", "--data=Data", "--data.width=1", *SMALL, model_class=None)
-    assert type(made.model) is Net and made.model.width == 2 and type(made.datamodule) is Data
+    made = cli(
+        "fit",
+        "--model=CommandLineNet",
+        "--model.width=2",
+        "--data=CommandLineData",
+        "--data.width=1",
+        *SMALL,
+        model_class=None,
+    )
+    assert type(made.model) is CommandLineNet and made.model.width == 2 and type(made.datamodule) is CommandLineData
 
 
 def test_a_function_may_make_the_model() -> None:
-    def make(width: int, double: bool = True) -> Net:
-        return Net(width * 2 if double else width)
+    def make(width: int, double: bool = True) -> CommandLineNet:
+        return CommandLineNet(width * 2 if double else width)
 
     assert cli("--model.width=4", model_class=make, run=False).model.width == 8
 
@@ -158,7 +170,9 @@ def test_callbacks_and_loggers_by_name() -> None:
 
 def test_an_optimizer_and_a_scheduler_from_the_command_line() -> None:
     chosen = ["--optimizer=Adam", "--optimizer.lr=0.5", "--lr_scheduler=StepLR", "--lr_scheduler.step_size=2"]
-    with pytest.warns(UserWarning, match=r"torch.optim.adam.Adam|torch.optim.Adam.*replaces Net.configure_optimizers"):
+    with pytest.warns(
+        UserWarning, match=r"torch.optim.adam.Adam|torch.optim.Adam.*replaces CommandLineNet.configure_optimizers"
+    ):
         made = cli("fit", *SMALL, *chosen)
     assert type(made.trainer.optimizers[0]) is torch.optim.Adam
     assert made.trainer.optimizers[0].param_groups[0]["initial_lr"] == 0.5
@@ -182,7 +196,7 @@ def test_an_own_configure_optimizers_of_the_command_line() -> None:
 
     chosen = ["--optimizer=SGD", "--optimizer.lr=1.0", "--lr_scheduler=ExponentialLR", "--lr_scheduler.gamma=0.5"]
     with pytest.warns(UserWarning, match="replaces"):
-        made = ByStep(Net, args=["fit", *SMALL, *chosen])
+        made = ByStep(CommandLineNet, args=["fit", *SMALL, *chosen])
     assert made.trainer.optimizers[0].param_groups[0]["lr"] == 0.25
 
 
@@ -192,7 +206,7 @@ def test_one_optimizer_class_without_choice() -> None:
             parser.add_optimizer_args(torch.optim.AdamW)
 
     with pytest.warns(UserWarning, match="replaces"):
-        made = OneClass(Net, args=["fit", *SMALL, "--optimizer.lr=0.3"])
+        made = OneClass(CommandLineNet, args=["fit", *SMALL, "--optimizer.lr=0.3"])
     assert made.trainer.optimizers[0].param_groups[0]["lr"] == 0.3
 
 
@@ -219,7 +233,7 @@ def test_two_optimizers_without_a_link_are_an_error() -> None:
             parser.add_optimizer_args(nested_key="two")
 
     with pytest.raises(MisconfigurationException, match="without a link: one, two"):
-        Two(Net, args=[], run=False)
+        Two(CommandLineNet, args=[], run=False)
 
 
 def test_callables_make_optimizer_and_scheduler() -> None:
@@ -246,7 +260,7 @@ def test_arguments_linked_between_model_and_data() -> None:
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
             parser.link_arguments("data.width", "model.width")
 
-    assert Linked(Net, Data, args=["--data.width=13"], run=False).model.width == 13
+    assert Linked(CommandLineNet, CommandLineData, args=["--data.width=13"], run=False).model.width == 13
 
 
 def test_a_configurable_callback_of_ones_own() -> None:
@@ -255,7 +269,7 @@ def test_a_configurable_callback_of_ones_own() -> None:
             parser.add_lightning_class_args(EarlyStopping, "stopping")
             parser.set_defaults({"stopping.monitor": "loss", "stopping.patience": 5})
 
-    made = WithStopping(Net, args=["--stopping.patience=9"], run=False)
+    made = WithStopping(CommandLineNet, args=["--stopping.patience=9"], run=False)
     assert made.trainer.early_stopping_callback.patience == 9
     with pytest.raises(MisconfigurationException, match="not <class 'str'>"):
         LightningArgumentParser().add_lightning_class_args(str, "text")
@@ -280,7 +294,7 @@ def test_a_trainer_class_of_ones_own_and_its_own_sub_command() -> None:
         def subcommands() -> dict[str, set[str]]:
             return {**LightningCLI.subcommands(), "measure": {"model"}}
 
-    made = WithMeasure(Net, trainer_class=Mine, args=["measure", "--times=4", "--trainer.logger=false"])
+    made = WithMeasure(CommandLineNet, trainer_class=Mine, args=["measure", "--times=4", "--trainer.logger=false"])
     assert made.trainer.measured == 4
 
 
@@ -300,7 +314,7 @@ def test_what_runs_around_the_sub_command_in_which_order() -> None:
         def after_fit(self) -> None:
             order.append(f"after {self.trainer.global_step}")
 
-    Notes(Net, args=["fit", *SMALL])
+    Notes(CommandLineNet, args=["fit", *SMALL])
     assert order == ["before classes 3", "after classes 3", "before 0", "after 2"]
 
 
@@ -359,15 +373,15 @@ def test_hyper_parameters_are_saved_as_configured_and_make_the_model_again() -> 
     made = cli("fit", *SMALL, f"--model.encoder={path}", "--model.encoder.size=11")
     assert made.model.hparams.encoder == {"class_path": path, "init_args": {"size": 11}}
     checkpoint = made.trainer.checkpoint_callback.best_model_path
-    loaded = Net.load_from_checkpoint(checkpoint)
+    loaded = CommandLineNet.load_from_checkpoint(checkpoint)
     assert loaded.encoder.size == 11 and loaded.hparams == made.model.hparams
-    assert Net.load_from_checkpoint(checkpoint, width=8).width == 8
+    assert CommandLineNet.load_from_checkpoint(checkpoint, width=8).width == 8
 
 
 def test_a_model_chosen_by_name_is_loaded_through_its_base() -> None:
-    made = cli("fit", *SMALL, "--model=Net", "--model.width=2", model_class=None)
+    made = cli("fit", *SMALL, "--model=CommandLineNet", "--model.width=2", model_class=None)
     loaded = BoringModel.load_from_checkpoint(made.trainer.checkpoint_callback.best_model_path)
-    assert type(loaded) is Net and loaded.width == 2
+    assert type(loaded) is CommandLineNet and loaded.width == 2
 
 
 def test_a_checkpoint_path_brings_its_hyper_parameters() -> None:

@@ -81,3 +81,16 @@ def test_fast_dev_run_does_not_search() -> None:
 def test_tune_says_what_to_write_today() -> None:
     with pytest.warns(FutureWarning, match=r"Tuner\(trainer\).lr_find\(model\)"):
         pl.Trainer(**FLAGS).tune(Net())
+
+
+def test_auto_scale_batch_size_acts_in_tune(capsys: pytest.CaptureFixture[str]) -> None:
+    class Sized(Net):
+        batch_size = 8
+
+        def train_dataloader(self) -> Any:
+            return DataLoader(TensorDataset(torch.ones(64, 4), torch.ones(64, 1)), self.batch_size)
+
+    module = Sized()
+    found = pl.Trainer(**FLAGS, auto_scale_batch_size="binsearch").tune(module, scale_batch_size_kwargs={"margin": 0})
+    assert found == {"scale_batch_size": 64} and module.batch_size == 64 and module.lr == 0.01
+    assert "batch_size was 8, now 64" in capsys.readouterr().out
