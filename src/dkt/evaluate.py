@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dkt.data.table import Answers, Bools, Ints
+from dkt.data.protocols import Protocol
+from dkt.data.table import TO_PREDICT, Answers, Bools, Ints
 
 Floats = npt.NDArray[np.floating]
 
@@ -26,6 +27,8 @@ class Score:
     accuracy_leakfree: float | None
     log_loss: float
     log_loss_leakfree: float | None
+    brier: float
+    ece: float
     n: int
     n_leakfree: int | None
 
@@ -37,8 +40,97 @@ class Score:
         return (
             f"AUC {_shown(self.auc)} (leak-free {_shown(self.auc_leakfree)})  "
             f"accuracy {_shown(self.accuracy)} ({_shown(self.accuracy_leakfree)})  "
-            f"log loss {_shown(self.log_loss)} ({_shown(self.log_loss_leakfree)})  rows {self.n:,} ({free})"
+            f"log loss {_shown(self.log_loss)} ({_shown(self.log_loss_leakfree)})  "
+            f"Brier {self.brier:.4f}  ECE {self.ece:.4f}  rows {self.n:,} ({free})"
         )
+
+
+@dataclass(frozen=True)
+class Report:
+    """A score, how sure it is, and whether it holds for students of whom little is known."""
+
+    score: Score
+    auc_interval: tuple[float, float] | None  # 95% of bootstrap samples of students
+    auc_leakfree_interval: tuple[float, float] | None
+    auc_by_history: dict[str, tuple[float | None, int]]  # answers before the row -> (AUC, rows)
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        intervals = [
+            f"{name} AUC, 95% of bootstrap samples of students: {low:.4f} to {high:.4f}"
+            for name, pair in (("all rows", self.auc_interval), ("leak-free", self.auc_leakfree_interval))
+            if pair is not None
+            for low, high in [pair]
+        ]
+        history = "  ".join(f"{name}: {_shown(value)} ({n:,})" for name, (value, n) in self.auc_by_history.items())
+        return "\n".join([str(self.score), *intervals, f"AUC by answers known of the student: {history}"])
+
+
+HISTORY = {"0": (0, 0), "1-5": (1, 5), "6-20": (6, 20), "21-100": (21, 100), "101+": (101, None)}
+
+
+def report(answers: Answers, probability: Floats, protocol: Protocol, seed: int = 0, samples: int = 100) -> Report:
+    """All figures of predictions for a table's rows, over the known answers that the protocol scores."""
+    scored = protocol.scored(answers) & (answers.answer != TO_PREDICT)
+    starts = protocol.sequences(answers)[0]
+    begin = np.zeros(len(answers), dtype=np.int64)
+    begin[starts] = starts
+    known = (np.arange(len(answers)) - np.maximum.accumulate(begin))[scored]
+    right, p, student = answers.answer[scored].astype(bool), probability[scored], answers.student[scored]
+    fresh = None if answers.leak_free is None else answers.leak_free[scored]
+    by_history = {}
+    for name, (low, high) in HISTORY.items():
+        here = (known >= low) & (known <= (high if high is not None else known.max(initial=0)))
+        by_history[name] = (auc(right[here], p[here]), int(here.sum()))
+    return Report(
+        score(answers.answer[scored], p, fresh),
+        interval(right, p, student, seed, samples),
+        None if fresh is None else interval(right[fresh], p[fresh], student[fresh], seed, samples),
+        by_history,
+    )
+
+
+def interval(
+    right: Bools, value: Floats, student: Ints, seed: int = 0, samples: int = 100
+) -> tuple[float, float] | None:
+    """The middle 95% of the AUC over samples of whole students, drawn with replacement: rows of one student agree."""
+    found = _bootstrap_aucs([value], right, student, seed, samples)
+    return None if found is None else (float(np.quantile(found, 0.025)), float(np.quantile(found, 0.975)))
+
+
+def paired_difference(
+    right: Bools, one: Floats, other: Floats, student: Ints, seed: int = 0, samples: int = 100
+) -> tuple[float, float] | None:
+    """(difference of AUC, its standard deviation over the same samples of students): a win is more than two of them."""
+    found = _bootstrap_aucs([one, other], right, student, seed, samples)
+    whole = auc(right, one), auc(right, other)
+    if found is None or whole[0] is None or whole[1] is None:
+        return None
+    return whole[0] - whole[1], float(np.std(found[:, 0] - found[:, 1], ddof=1))
+
+
+def _bootstrap_aucs(
+    values: list[Floats], right: Bools, student: Ints, seed: int, samples: int
+) -> npt.NDArray[np.float64] | None:
+    """[samples, values] AUC, each student as often as drawn; None where a sample has answers of one kind."""
+    rng = np.random.default_rng(seed)
+    names, who = np.unique(student, return_inverse=True)
+    orders = [np.argsort(value, kind="stable") for value in values]
+    ranks = [np.append(0, np.cumsum(np.diff(value[order]) != 0)) for value, order in zip(values, orders, strict=True)]
+    found = np.empty((samples, len(values)))
+    for i in range(samples):
+        weight = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names)).astype(np.float64)[who]
+        for j, (order, rank) in enumerate(zip(orders, ranks, strict=True)):
+            w, is_right = weight[order], right[order]
+            of_right = np.bincount(rank, w * is_right)
+            of_wrong = np.bincount(rank, w * ~is_right)
+            pairs = of_right.sum() * of_wrong.sum()
+            if not pairs:
+                return None
+            found[i, j] = (of_right * (np.cumsum(of_wrong) - 0.5 * of_wrong)).sum() / pairs
+    return found
 
 
 def score(answer: npt.NDArray[np.int8], probability: Floats, leak_free: Bools | None) -> Score:
@@ -52,6 +144,8 @@ def score(answer: npt.NDArray[np.int8], probability: Floats, leak_free: Bools | 
         accuracy_leakfree=None if fresh is None else accuracy(right[fresh], probability[fresh]),
         log_loss=log_loss(right, probability),
         log_loss_leakfree=None if fresh is None else log_loss(right[fresh], probability[fresh]),
+        brier=brier(right, probability),
+        ece=ece(right, probability),
         n=len(right),
         n_leakfree=None if fresh is None else int(fresh.sum()),
     )
@@ -105,6 +199,18 @@ def log_loss(right: Bools, probability: Floats) -> float:
     """Mean negative log likelihood; probabilities are kept 1e-7 away from 0 and 1."""
     p = np.clip(probability.astype(np.float64), 1e-7, 1 - 1e-7)
     return float(-np.mean(np.log(np.where(right, p, 1 - p))))
+
+
+def brier(right: Bools, probability: Floats) -> float:
+    """Mean squared distance between probability and what happened."""
+    return float(np.mean((probability.astype(np.float64) - right) ** 2))
+
+
+def ece(right: Bools, probability: Floats, bins: int = 15) -> float:
+    """Expected calibration error: how far predicted and true shares lie apart, in bins of equal width."""
+    place = np.minimum((probability * bins).astype(np.int64), bins - 1)
+    gap = np.bincount(place, probability.astype(np.float64) - right, minlength=bins)
+    return float(np.abs(gap).sum() / len(right))
 
 
 def baselines(train: Answers, test: Answers) -> dict[str, Floats]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dkt.data.table import Answers, DataError
+from dkt.data.table import Answers, DataError, Ints
 
 
 def split_students(answers: Answers, shares: tuple[float, ...], seed: int = 0) -> tuple[Answers, ...]:
@@ -18,3 +18,13 @@ def split_students(answers: Answers, shares: tuple[float, ...], seed: int = 0) -
         )
     ends = np.cumsum([answers.n_students - sum(sizes), *sizes])
     return tuple(answers.students(order[end - size : end]) for end, size in zip(ends, [ends[0], *sizes], strict=True))
+
+
+def folds_of(answers: Answers, folds: int, seed: int = 0) -> list[Ints]:
+    """Random groups of the students, as positions, as equal in size as possible."""
+    if not 3 <= folds <= answers.n_students:
+        raise ValueError(
+            f"folds={folds} must be at least 3 (to learn, to choose, to test) and at most the "
+            f"{answers.n_students} students."
+        )
+    return np.array_split(np.random.default_rng(seed).permutation(answers.n_students), folds)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dkt.data.batches import LengthBuckets, Sequences, sequence_loader
-from dkt.data.protocols import PROTOCOLS, protocol_named
+from dkt.data.protocols import PROTOCOLS
 from dkt.data.simulate import simulate
 from dkt.data.vocabulary import Vocabulary
 
@@ -82,8 +82,3 @@ def test_ids_not_seen_in_training_have_the_number_of_the_unknown(answers):
     vocabulary = Vocabulary(skills=answers.skill_names[1:], questions=answers.question_names[1:])
     assert (vocabulary.questions_of(answers) == 0).tolist() == (answers.question == 0).tolist()
     assert ((vocabulary.skills_of(answers) == 0) == np.isin(answers.skill_matrix(), [-1, 0])).all()
-
-
-def test_an_unknown_protocol_is_named():
-    with pytest.raises(ValueError, match="protocol='last' is unknown; choose one of akt"):
-        protocol_named("last")
