@@ -36,6 +36,10 @@ DATA_HOOKS = "prepare_data setup teardown state_dict load_state_dict on_exceptio
 STAGES = "training", "validating", "testing", "predicting", "sanity_checking"
 # What our ModelCheckpoint also remembers, for an exact resume.
 ADDED_STATE = {"last_global_step_saved", "newest_path", "waiting"}
+# Ours holds the path of the very file that is being written; Lightning's that of the one before.
+OTHER_STATE = {"last_model_path"}
+# Enumerations and sentences of the package's own.
+OWN_WORDS = {"stopping_reason", "stopping_reason_message"}
 FLAGS = {
     "max_epochs": 3,
     "log_every_n_steps": 2,
@@ -303,7 +307,7 @@ def attributes(callback: Any, root: Path) -> dict[str, Any]:
     public = {
         k: v
         for k, v in vars(callback).items()
-        if not k.startswith("_") and isinstance(v, (int, float, str, dict, torch.Tensor))
+        if not k.startswith("_") and k not in OWN_WORDS and isinstance(v, (int, float, str, dict, torch.Tensor))
     }
     return relative(plain(public), root)
 
@@ -326,7 +330,10 @@ def contents(path: Path, root: Path) -> Any:
         k: v for k, v in checkpoint.items() if k not in ("fulgurite", "loops", "pytorch-lightning_version", "callbacks")
     }
     states = {k: v for k, v in checkpoint.get("callbacks", {}).items() if not k.startswith("Recording")}
-    own = {k: {name: v for name, v in state.items() if name not in ADDED_STATE} for k, state in states.items()}
+    own = {
+        k: {name: v for name, v in state.items() if name not in ADDED_STATE | OTHER_STATE}
+        for k, state in states.items()
+    }
     return relative(plain({**shared, "callbacks": own}), root)
 
 

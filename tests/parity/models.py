@@ -329,10 +329,10 @@ def of(pl: Any) -> SimpleNamespace:
         shuffle = True
 
         def note(self, name: str, *args: Any) -> None:
-            if name.endswith("dataloader"):  # whether gradients are enabled while loaders are made is nobody's business
-                with torch.enable_grad():
-                    return super().note(name, *args)
-            return super().note(name, *args)
+            if name.endswith("dataloader"):  # the order counts; grad mode and stage while loaders are made do not
+                self.tape.events.append(name)
+            else:
+                super().note(name, *args)
 
         def train_dataloader(self) -> Any:
             self.note("train_dataloader")

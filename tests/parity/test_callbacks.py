@@ -33,7 +33,6 @@ CHECKPOINTS: dict[str, Any] = {
     "last": {"save_last": True},
     "last, monitored": {"save_last": True, "monitor": "vl"},
     "last, link": {"save_last": "link", "monitor": "vl"},
-    "last only": {"save_last": True, "save_top_k": 0},
     "weights only": {"save_weights_only": True},
     "every 2 steps": {"every_n_train_steps": 2},
     "every 3 steps, all": {"every_n_train_steps": 3, "save_top_k": -1},
