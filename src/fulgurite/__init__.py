@@ -44,9 +44,11 @@ def __getattr__(name: str) -> Any:
     if not name.startswith("_"):
         try:  # a module of ours, or one that Lightning had, which compat's table finds
             return importlib.import_module(f"fulgurite.{name}")
-        except ModuleNotFoundError as error:
+        except ImportError as error:
             if error.name != f"fulgurite.{name}":
                 raise
+            if not isinstance(error, ModuleNotFoundError):  # we lack it on purpose, and say so
+                raise AttributeError(str(error)) from None
     raise AttributeError(f"module 'fulgurite' has no attribute {name!r}")
 
 

@@ -141,7 +141,7 @@ def _module_steps(run: Run, patches: Patches) -> None:
         if outputs is not None:
             line = f"Collect what you need in {name}, e.g. in a list of your own, and use it in {hook}(self)."
             _tell(module, epoch_end if callable(old) else f"{hook}(outputs)", line)
-            patches.put(module, hook, _epoch_end(module, hook, old, outputs, takes_outputs))
+            patches.put(module, hook, _epoch_end(module, hook, old, outputs, takes_outputs, stage == "predict"))
 
 
 def _followed(step: Callable[..., Any], end: Callable[..., Any]) -> Callable[..., Any]:
@@ -172,12 +172,19 @@ def _kept(step: Callable[..., Any], outputs: list[Any], run: Run, stage: str) ->
 
 
 def _epoch_end(
-    module: Any, hook: str, old: Callable[..., Any] | None, outputs: list[Any], takes_outputs: bool
+    module: Any,
+    hook: str,
+    old: Callable[..., Any] | None,
+    outputs: list[Any],
+    takes_outputs: bool,
+    by_loader: bool,
 ) -> Callable[[], None]:
     today = getattr(module, hook)
 
     def epoch_end() -> None:
         seen = list(outputs)
+        if by_loader and not all(isinstance(part, list) for part in seen):
+            seen = [seen]
         outputs.clear()
         if old is not None:
             log_returned(module, old(seen))

@@ -86,7 +86,7 @@ PYTORCH: dict[str, str] = {
     "utilities": ".utilities .compat.internals",
     "utilities.apply_func": ".utilities.tree .compat.internals",
     "utilities.argparse": ".compat.argparsing",
-    "utilities.cloud_io": ".compat.internals",
+    "utilities.cloud_io": ".utilities.cloud_io .compat.internals",
     "utilities.compile": ".compat.internals",
     "utilities.data": ".utilities.data .utilities.parsing .compat.internals",
     "utilities.distributed": ".utilities.distributed .utilities.rank_zero .compat.internals",
@@ -168,7 +168,7 @@ FABRIC: dict[str, str] = {
     "strategies": ".strategies",
     "utilities": ".utilities .utilities.tree .compat.internals",
     "utilities.apply_func": ".utilities.tree .compat.internals",
-    "utilities.cloud_io": ".compat.internals",
+    "utilities.cloud_io": ".utilities.cloud_io .compat.internals",
     "utilities.data": ".utilities.data .utilities.parsing .compat.internals",
     "utilities.device_dtype_mixin": ".compat.internals",
     "utilities.device_parser": ".compat.internals",
@@ -379,7 +379,7 @@ def find(name: str) -> ModuleSpec | None:
         spec.submodule_search_locations = []
         return spec
     parent, _, last = name.rpartition(".")
-    if last in LACKING and sources_of(parent) is not None:
+    if last in LACKING and (parent in sys.modules or sources_of(parent) is not None):
         raise ImportError(_lacks(parent, last), name=name)
     if last in RENAMED and not isinstance(sys.modules.get(parent), Alias):
         setattr(sys.modules[parent], last, _renamed(last))  # `from fulgurite.x import last` finds it there

@@ -37,7 +37,8 @@ def add_argparse_args(cls: type, /, parent_parser: ArgumentParser, **kwargs: Any
 
 def from_argparse_args(cls: type[T], /, args: Namespace | ArgumentParser, **kwargs: Any) -> T:
     """Make a `cls` of what was parsed; `kwargs` go before."""
-    say(f"{cls.__name__}.from_argparse_args", f"Write {cls.__name__}(max_epochs=args.max_epochs, ...).")
+    first = next(iter(_options(cls)), "name")
+    say(f"{cls.__name__}.from_argparse_args", f"Write {cls.__name__}({first}=args.{first}, ...).")
     if isinstance(args, ArgumentParser):
         args = args.parse_args()
     options = _options(cls)

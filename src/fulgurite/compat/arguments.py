@@ -9,6 +9,7 @@ import inspect
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -368,6 +369,33 @@ def _call_init_hooks(call: Call, trainer: Any, name: str) -> None:
         if callable(hook):
             say(f"{type(callback).__name__}.{name}", "Write setup(self, trainer, pl_module, stage).")
             hook(trainer)
+
+
+def old_callback_arguments(init: Init) -> Init:
+    """Let ModelCheckpoint and EarlyStopping take the arguments of the 1.x era, without showing them."""
+
+    @functools.wraps(init)
+    def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
+        name = type(self).__name__
+        if "filepath" in kwargs:
+            path = str(kwargs.pop("filepath") or "")
+            folder, _, file = path.rpartition("/")
+            if path and Path(path).is_dir():
+                folder, file = path, ""
+            kwargs.update({"dirpath": folder or None, "filename": file.removesuffix(".ckpt") or None})
+            say(f"{name}(filepath={path!r})", f"Write dirpath={kwargs['dirpath']!r}, filename={kwargs['filename']!r}.")
+        if "period" in kwargs:
+            kwargs["every_n_epochs"] = kwargs.pop("period")
+            say(f"{name}(period=...)", f"Write every_n_epochs={kwargs['every_n_epochs']}.")
+        if prefix := kwargs.pop("prefix", "") if "ModelCheckpoint" in name else "":
+            kwargs["filename"] = f"{prefix}-{kwargs.get('filename') or '{epoch}-{step}'}"
+            say(f"{name}(prefix={prefix!r})", f"Write filename={kwargs['filename']!r}.")
+        if kwargs.get("mode") == "auto":
+            kwargs["mode"] = "max" if "acc" in str(kwargs.get("monitor")) else "min"
+            say(f"{name}(mode='auto')", f"Write mode={kwargs['mode']!r}.")
+        init(self, *args, **kwargs)
+
+    return wrapper  # type: ignore[return-value]  # wraps() keeps the signature that callers see
 
 
 def renamed_arguments(**today: str) -> Callable[[Method], Method]:

@@ -19,6 +19,7 @@ from fulgurite.core.module import LightningModule
 from fulgurite.machine.accelerators import Accelerator, accelerator_of
 from fulgurite.machine.devices import resolve_devices
 from fulgurite.results import Results
+from fulgurite.utilities.cloud_io import get_filesystem
 from fulgurite.utilities.imports import package_available
 from fulgurite.utilities.rank_zero import rank_zero_warn
 from fulgurite.utilities.seed import collect_rng_state, restore_rng_state
@@ -152,14 +153,6 @@ def do_nothing_closure() -> None:
 
 
 # files
-def get_filesystem(path: str | Path, **kwargs: Any) -> Any:
-    """The fsspec file system of a path or URL."""
-    from fsspec.core import url_to_fs  # type: ignore[import-untyped]  # it has no stubs
-
-    filesystem, _ = url_to_fs(str(path), **kwargs)
-    return filesystem
-
-
 def _is_dir(fs: Any, path: str | Path, strict: bool = False) -> bool:
     return bool(fs.isdir(str(path)))
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from fulgurite.callbacks.callback import Callback
 from fulgurite.compat.argparsing import add_argparse_args, from_argparse_args
+from fulgurite.compat.arguments import old_callback_arguments
 from fulgurite.compat.era import say
 from fulgurite.core.datamodule import LightningDataModule
 from fulgurite.core.hparams import HyperparametersMixin
@@ -223,7 +225,14 @@ def _summarize(self: LightningModule, mode: str = "top", max_depth: int | None =
     return summarize(self, max_depth=max_depth if max_depth is not None else 1 if mode == "top" else -1)
 
 
+def _when_defined(cls: Any, **kwargs: Any) -> None:
+    """Callbacks are imported when first used, so those with arguments of the 1.x era are met as they are made."""
+    if cls.__module__ in ("fulgurite.callbacks.model_checkpoint", "fulgurite.callbacks.early_stopping"):
+        cls.__init__ = old_callback_arguments(cls.__init__)
+
+
 # Given to the classes from here, so that their own files need not know of it.
+setattr(Callback, "__init_subclass__", classmethod(_when_defined))  # noqa: B010
 setattr(HyperparametersMixin, "hparams", HyperparametersMixin.hparams.setter(_set_hparams))  # type: ignore[attr-defined]  # noqa: B010
 setattr(LightningModule, "get_progress_bar_dict", _get_progress_bar_dict)  # noqa: B010
 setattr(LightningModule, "summarize", _summarize)  # noqa: B010

@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from fulgurite.utilities.cloud_io import get_filesystem  # noqa: F401  # people import it from here
 from fulgurite.utilities.model_helpers import classmethod_only
 from fulgurite.utilities.parsing import AttributeDict, is_picklable
 from fulgurite.utilities.rank_zero import rank_zero_warn, warn_once
