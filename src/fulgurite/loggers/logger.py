@@ -6,6 +6,7 @@ import argparse
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fulgurite.utilities.rank_zero import rank_zero_only
@@ -161,3 +162,32 @@ def flat(params: Mapping[Any, Any], joint: str = "/") -> dict[str, Any]:
         else:
             result[str(key)] = value
     return result
+
+
+class SavedFiles:
+    """Which files of a checkpoint callback a logger has uploaded, so that each goes up once, and again if rewritten."""
+
+    def __init__(self) -> None:
+        self.callback: ModelCheckpoint | None = None
+        self._uploaded: dict[str, float] = {}  # when the file was written that went up last
+
+    def new(self) -> list[tuple[str, float | None, list[str]]]:
+        """Path, score and aliases ("latest", "best", "last") of each file not uploaded yet, oldest first."""
+        callback = self.callback
+        if callback is None:
+            return []
+        scores: dict[str, Any] = {**dict.fromkeys([callback.last_model_path, callback.best_model_path])}
+        scores |= callback.best_k_models
+        found = [(Path(path).stat().st_mtime, path) for path in scores if path and Path(path).is_file()]
+        fresh = sorted((written, path) for written, path in found if self._uploaded.get(path) != written)
+        self._uploaded.update({path: written for written, path in fresh})
+        return [(path, _number(scores[path]), _aliases(callback, path)) for _, path in fresh]
+
+
+def _aliases(callback: ModelCheckpoint, path: str) -> list[str]:
+    best = path == callback.best_model_path
+    return ["latest", *(["best"] if best else []), *(["last"] if path == callback.last_model_path else [])]
+
+
+def _number(score: Tensor | None) -> float | None:
+    return None if score is None else float(score)
