@@ -103,6 +103,7 @@ def run_train(arguments: argparse.Namespace) -> Report:
         dropout=arguments.dropout,
         cell=arguments.cell,
         lr=arguments.lr,
+        features=arguments.features,
         protocol=arguments.protocol,
     )
     if arguments.resume:
@@ -120,7 +121,7 @@ def run_train(arguments: argparse.Namespace) -> Report:
     )
     trainer.fit(
         task,
-        sequence_loader(task.sequences(train), arguments.cells, shuffle=True),
+        sequence_loader(task.training_sequences(train), arguments.cells, shuffle=True),
         sequence_loader(task.sequences(valid), CELLS_TO_SCORE),
         ckpt_path=arguments.resume,
     )
@@ -214,7 +215,7 @@ def _check_same_run(checkpoint: Path, task: DktTask) -> None:
 def _compare(task: DktTask, train: Answers, answers: Answers, name: str) -> tuple[Report, dict[str, Report]]:
     """Print the model's figures between those that need no model and those that nobody can beat."""
     predictions: dict[str, Floats] = baselines(train, answers)
-    model = "DKT-R" if task.model.question_ease is not None else "DKT"
+    model = "DKT-R" if task.vocabulary.questions else "DKT"
     predictions[model] = predict_rows(task, answers)
     if school.TRUTH in answers.extra:
         predictions["optimum (the truth)"] = answers.extra[school.TRUTH]
@@ -317,6 +318,7 @@ def _train_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--no-rasch", dest="rasch", action="store_false", help="leave out the scalar of each question (plain DKT)"
     )
+    command.add_argument("--features", action="store_true", help="also feed the causal features (the hybrid)")
     command.add_argument("--cell", choices=CELLS, default="lstm", help="recurrent cell")
     command.add_argument("--dim", type=_positive, default=64, help="width of the embeddings")
     command.add_argument("--hidden", type=_positive, default=64, help="width of the recurrent state")

@@ -145,8 +145,8 @@ class Now:
     def of_skills(self, column: Floats) -> Floats:
         """The mean over the skills asked."""
         if self.skill.shape[1] == 1:
-            return np.asarray(column[self.skill[:, 0]])
-        return np.where(self.share > 0, column[self.skill] * self.share, 0.0).sum(1)
+            return np.asarray(column[self.skill[:, 0]], dtype=np.float64)
+        return np.asarray(np.where(self.share > 0, column[self.skill] * self.share, 0.0).sum(1), dtype=np.float64)
 
     @property
     def began(self) -> Bools:
@@ -301,6 +301,67 @@ class FeatureSet:
         if self.bank is None:
             raise ValueError("the features know no question yet; call fit_transform with the training data first.")
         return compute(answers, starts, lengths, self.bank.items(answers))
+
+
+class NetFeatures(FeatureSet):
+    """The same features as a net takes them: of mean 0 and deviation 1, 0 where unknown, without the skill's number."""
+
+    SIZE = len(NAMES) - 1
+
+    def __init__(self, folds: int = 10, seed: int = 0) -> None:
+        super().__init__(folds, seed)
+        self.mean = np.zeros(self.SIZE, dtype=np.float32)
+        self.deviation = np.ones(self.SIZE, dtype=np.float32)
+
+    def fit_transform(self, answers: Answers, starts: Ints, lengths: Ints) -> npt.NDArray[np.float32]:
+        table = _tamed(super().fit_transform(answers, starts, lengths))
+        known = np.where(np.isnan(table), 0, 1).sum(0)
+        total = np.nansum(table, axis=0, dtype=np.float64)
+        square = np.nansum(np.square(table, dtype=np.float64), axis=0)
+        mean = total / np.maximum(known, 1)
+        self.mean = mean.astype(np.float32)
+        self.deviation = np.sqrt(np.maximum(square / np.maximum(known, 1) - mean**2, 1e-6)).astype(np.float32)
+        return self._scaled(table)
+
+    def transform(self, answers: Answers, starts: Ints, lengths: Ints) -> npt.NDArray[np.float32]:
+        return self._scaled(_tamed(super().transform(answers, starts, lengths)))
+
+    def _scaled(self, table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        scaled = np.clip((table - self.mean) / self.deviation, -5, 5)
+        return np.asarray(np.nan_to_num(scaled), dtype=np.float32)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps: plain lists and tensors."""
+        bank = self.bank
+        if bank is None:
+            raise ValueError("there is nothing to keep before fit_transform.")
+        columns = {f.name: getattr(bank, f.name) for f in fields(bank)}
+        ids = columns.pop("vocabulary")
+        return {
+            "skills": ids.skills,
+            "questions": ids.questions,
+            "log_odds": columns.pop("mean"),
+            "bank": {name: column.tolist() for name, column in columns.items()},
+            "mean": self.mean.tolist(),
+            "deviation": self.deviation.tolist(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        columns = {name: np.array(column) for name, column in state["bank"].items()}
+        self.bank = Bank(Vocabulary(state["skills"], state["questions"]), mean=state["log_odds"], **columns)
+        self.mean = np.array(state["mean"], dtype=np.float32)
+        self.deviation = np.array(state["deviation"], dtype=np.float32)
+
+
+def _tamed(table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Without the skill's number, and counts as logarithms: a net likes no long tails."""
+    table = table.copy()
+    for name in ("item_count", "student_count", "student_skill_count", "steps_since_skill", "attempts"):
+        column = NAMES.index(name)
+        table[:, column] = np.log1p(table[:, column])
+    streak = table[:, NAMES.index("streak")]
+    table[:, NAMES.index("streak")] = np.sign(streak) * np.log1p(np.abs(streak))
+    return np.delete(table, NAMES.index("skill"), axis=1)
 
 
 class LiveFeatures:

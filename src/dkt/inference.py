@@ -11,6 +11,7 @@ from dkt.data.protocols import protocol_named
 from dkt.data.table import TO_PREDICT, Answers, DataError, Ints
 from dkt.task import DktTask
 
+INPUTS = ("skill", "answer", "question", "features")
 CELLS_TO_SCORE = 25_600  # cells of a batch; nothing is kept for a backward pass, so more than in training
 
 
@@ -23,8 +24,7 @@ def predict_asked(task: DktTask, answers: Answers) -> npt.NDArray[np.float32]:
     """[students] probability of a right answer in each student's row to be predicted, from the rows before it."""
     row = asked_rows(answers)
     starts = np.maximum(answers.offsets[:-1], row + 1 - protocol_named(task.protocol).chunk)
-    sequences = Sequences(answers, task.vocabulary, starts, row + 1 - starts)
-    return _run(task, sequences, len(answers))[row]
+    return _run(task, task.sequences(answers, (starts, row + 1 - starts)), len(answers))[row]
 
 
 def asked_rows(answers: Answers) -> Ints:
@@ -52,8 +52,8 @@ def _run(task: DktTask, sequences: Sequences, rows: int) -> npt.NDArray[np.float
     task.eval()
     with torch.inference_mode():
         for batch in sequence_loader(sequences, CELLS_TO_SCORE):
-            skill, answer, question = (batch[name].to(device) for name in ("skill", "answer", "question"))
-            logits = task.model(skill, answer, question).cpu()
+            inputs = (batch[name].to(device) for name in INPUTS)  # type: ignore[literal-required]
+            logits = task.model(*inputs).cpu()
             probability[batch["row"][batch["mask"]].numpy()] = torch.sigmoid(logits[batch["mask"]]).numpy()
     task.train(was_training)
     return probability

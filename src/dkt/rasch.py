@@ -44,9 +44,7 @@ def fit_rasch(answers: Answers, rounds: int = 12, pull: tuple[float, float, floa
     def logit() -> Floats:
         of_skills = skill_ease[answers.skill]
         if not one_each:
-            of_skills = np.asarray(
-                np.bincount(row_of_skill, of_skills * weight, minlength=len(answers)), dtype=np.float64
-            )
+            of_skills = np.add.reduceat(of_skills * weight, answers.skill_offsets[:-1])
         total: Floats = mean + of_skills + question_ease[question] + ability[student]
         return total
 

@@ -6,46 +6,52 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 import fulgurite as pl
 from dkt.data.batches import Batch, Sequences
 from dkt.data.protocols import protocol_named
-from dkt.data.table import Answers
+from dkt.data.table import Answers, Ints
 from dkt.data.vocabulary import Vocabulary
 from dkt.evaluate import score
-from dkt.models.dkt import DKT
+from dkt.features import NetFeatures
+from dkt.models.nets import NETS
 from fulgurite.utilities.types import OptimizerLRScheduler
 
-EASE = "model.question_ease.weight"
+EASE = "question_ease.weight"
 EASE_STEP = 4.0  # a question is met in few batches, so its scalar takes longer steps: valid AUC 0.826 -> 0.831
 
 
 class DktTask(pl.LightningModule):
-    """Training and scoring of DKT; a checkpoint of it holds the ids it knows, so that it can predict on any file.
+    """Training and scoring of a net; a checkpoint of it holds the ids it knows, so that it can predict on any file.
 
-    `loss_of_ease` pulls each question's difficulty towards its skill's, so that a question seen once is not trusted.
+    `settings` are the net's own. `loss_of_ease` pulls each question's difficulty towards its skill's, so that a
+    question seen once is not trusted. With `features` the net also reads the causal features of each row.
     """
 
     def __init__(
         self,
         n_skills: int,
         n_questions: int = 0,
-        dim: int = 64,
-        hidden: int = 64,
-        dropout: float = 0.2,
-        cell: str = "lstm",
+        net: str = "dkt",
         lr: float = 6e-3,
         loss_of_ease: float = 0.01,
+        features: bool = False,
         protocol: str = "akt",
+        **settings: Any,
     ) -> None:
         super().__init__()
+        if net not in NETS:
+            raise ValueError(f"net={net!r} is unknown; choose one of {', '.join(NETS)}.")
         self.save_hyperparameters()
         self.lr = lr
         self.loss_of_ease = loss_of_ease
         self.protocol = protocol
-        self.model = DKT(n_skills, n_questions, dim, hidden, dropout, cell)
+        self.features = NetFeatures() if features else None
+        n_features = NetFeatures.SIZE if features else 0
+        self.model = NETS[net](n_skills, n_questions, n_features=n_features, **settings)
+        self.penalised = hasattr(self.model, "penalty")
         self.vocabulary = Vocabulary([], [])
         self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
 
@@ -59,20 +65,33 @@ class DktTask(pl.LightningModule):
         task.vocabulary = vocabulary
         return task
 
-    def sequences(self, answers: Answers) -> Sequences:
-        """The sequences of this task's protocol, with this task's numbers for skills and questions."""
-        return Sequences(answers, self.vocabulary, *protocol_named(self.protocol).sequences(answers))
+    def training_sequences(self, train: Answers) -> Sequences:
+        """The sequences to learn from: their features know nothing of their own students."""
+        cut = protocol_named(self.protocol).sequences(train)
+        features = None if self.features is None else self.features.fit_transform(train, *cut)
+        return Sequences(train, self.vocabulary, *cut, features)
+
+    def sequences(self, answers: Answers, cut: tuple[Ints, Ints] | None = None) -> Sequences:
+        """The sequences of this task's protocol (or of `cut`), with this task's numbers for skills and questions."""
+        starts, lengths = protocol_named(self.protocol).sequences(answers) if cut is None else cut
+        features = None if self.features is None else self.features.transform(answers, starts, lengths)
+        return Sequences(answers, self.vocabulary, starts, lengths, features)
 
     def forward(self, batch: Batch) -> Tensor:
-        return cast(Tensor, self.model(batch["skill"], batch["answer"], batch["question"]))
+        return cast(Tensor, self.model(batch["skill"], batch["answer"], batch["question"], batch["features"]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = masked_loss(self(batch), batch)
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=batch["n"])
-        if self.model.question_ease is None:
-            return loss
-        ease: Tensor = self.model.question_ease(batch["question"]).squeeze(-1)
-        return loss + self.loss_of_ease * (ease.square() * batch["mask"]).sum() / batch["n"]
+        if self.penalised:
+            loss = loss + self.model.penalty(  # type: ignore[operator]  # a net's own method
+                batch["skill"], batch["answer"], batch["question"], batch["features"], batch["mask"]
+            )
+        for name, table in self.model.named_parameters():
+            if name.endswith(EASE):
+                ease = nn.functional.embedding(batch["question"], table).squeeze(-1)
+                loss = loss + self.loss_of_ease * (ease.square() * batch["mask"]).sum() / batch["n"]
+        return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         real = batch["mask"]
@@ -88,8 +107,8 @@ class DktTask(pl.LightningModule):
                 self.log(f"valid_{name}", value, prog_bar=name.startswith("auc"))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        ease = [p for name, p in self.named_parameters() if name == EASE]
-        others = [p for name, p in self.named_parameters() if name != EASE]
+        ease = [p for name, p in self.named_parameters() if name.endswith(EASE)]
+        others = [p for name, p in self.named_parameters() if not name.endswith(EASE)]
         groups: list[dict[str, Any]] = [{"params": others}, *({"params": [p], "lr": EASE_STEP * self.lr} for p in ease)]
         optimizer = torch.optim.Adam(groups, lr=self.lr, fused=True)
         steps = int(self.trainer.estimated_stepping_batches)
@@ -98,9 +117,13 @@ class DktTask(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["vocabulary"] = {"skills": self.vocabulary.skills, "questions": self.vocabulary.questions}
+        if self.features is not None:
+            checkpoint["features"] = self.features.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.vocabulary = Vocabulary(**checkpoint["vocabulary"])
+        if self.features is not None:
+            self.features.load(checkpoint["features"])
 
 
 def masked_loss(logits: Tensor, batch: Batch) -> Tensor:

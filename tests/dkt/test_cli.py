@@ -122,7 +122,7 @@ def test_a_run_continued_from_a_checkpoint_of_other_data_is_refused(trained, cap
     assert main(["train", str(three), "--valid", str(three), "--resume", report["checkpoint"]]) == 2
     assert "was trained on other skills or questions" in capsys.readouterr().err
     assert main(["train", str(school / "train_data.csv"), "--resume", report["checkpoint"]]) == 2
-    assert "was trained with dim=8, hidden=8, lr=0.03; give the same settings" in capsys.readouterr().err
+    assert "was trained with lr=0.03, dim=8, hidden=8; give the same settings" in capsys.readouterr().err
 
 
 def test_predict_on_a_file_with_nothing_to_predict_says_what_to_do(trained, capsys):

@@ -26,6 +26,7 @@ class Batch(TypedDict):
     answer: Tensor  # [B, T] int64
     mask: Tensor  # [B, T] bool
     leak_free: Tensor  # [B, T] bool
+    features: Tensor  # [B, T, F] float32; F is 0 where a model asks for none
     row: Tensor  # [B, T] int64: the row of the table
     n: int  # real rows: counted here, so that no device has to be asked
 
@@ -36,7 +37,14 @@ class Sequences(Dataset[Batch]):
     Indexing with a list of sequences gives the whole batch, which is how `sequence_loader` asks for it.
     """
 
-    def __init__(self, answers: Answers, vocabulary: Vocabulary, starts: Ints, lengths: Ints) -> None:
+    def __init__(
+        self,
+        answers: Answers,
+        vocabulary: Vocabulary,
+        starts: Ints,
+        lengths: Ints,
+        features: npt.NDArray[np.float32] | None = None,
+    ) -> None:
         leak_free = answers.leak_free
         if leak_free is None:
             leak_free = np.zeros(len(answers), dtype=bool)
@@ -47,6 +55,9 @@ class Sequences(Dataset[Batch]):
         self.question = _with_zero_row(vocabulary.questions_of(answers))
         self.answer = _with_zero_row(np.maximum(answers.answer, 0).astype(np.int64))
         self.leak_free = _with_zero_row(leak_free)
+        if features is None:
+            features = np.zeros((len(answers), 0), dtype=np.float32)
+        self.features = _with_zero_row(features)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -71,6 +82,7 @@ class Sequences(Dataset[Batch]):
             "answer": self.answer.index_select(0, flat).view(row.shape),
             "mask": mask,
             "leak_free": self.leak_free.index_select(0, flat).view(row.shape),
+            "features": self.features.index_select(0, flat).view(*row.shape, self.features.shape[1]),
             "row": row,
             "n": int(lengths.sum()),
         }

@@ -10,10 +10,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from dkt.models.parts import FeatureHead, mean_of_skills, shares, small_embedding
+
 CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
-class DKT(nn.Module):
+class DKTNet(nn.Module):
     """Logits of a right answer at every step, computed for the asked skills only and from earlier rows only.
 
     Number 0 of a skill or a question means "not known" and adds nothing. `n_questions=0` leaves the questions out.
@@ -27,55 +29,50 @@ class DKT(nn.Module):
         hidden: int = 64,
         dropout: float = 0.2,
         cell: str = "lstm",
+        n_features: int = 0,
     ) -> None:
         super().__init__()
         if cell not in CELLS:
             raise ValueError(f"cell={cell!r} is unknown; choose one of {', '.join(CELLS)}.")
         self.n_skills = n_skills
-        self.practised = _embedding(2 * (n_skills + 1), dim, zero_rows=(0, n_skills + 1))  # answered wrong, and right
-        self.answered = _embedding(2, dim)  # the same without the skill: all there is for an unknown one
+        self.practised = small_embedding(
+            2 * (n_skills + 1), dim, zero_rows=(0, n_skills + 1)
+        )  # answered wrong, and right
+        self.answered = small_embedding(2, dim)  # the same without the skill: all there is for an unknown one
         self.beginning = nn.Parameter(torch.zeros(dim))
         self.rnn = CELLS[cell](dim, hidden, batch_first=True)
         self.dropout = nn.Dropout(dropout)
-        self.asked = _embedding(n_skills + 1, hidden, zero_rows=(0,))
+        self.asked = small_embedding(n_skills + 1, hidden, zero_rows=(0,))
         self.ease = nn.Parameter(torch.zeros(()))
         self.skill_ease = nn.Embedding(n_skills + 1, 1, padding_idx=0)
         nn.init.zeros_(self.skill_ease.weight)
         self.question_ease = nn.Embedding(n_questions + 1, 1, padding_idx=0) if n_questions else None
         if self.question_ease is not None:
             nn.init.zeros_(self.question_ease.weight)
+        self.of_features = FeatureHead(n_features, hidden, dim, dropout) if n_features else None
 
-    def forward(self, skill: Tensor, answer: Tensor, question: Tensor) -> Tensor:
+    def forward(self, skill: Tensor, answer: Tensor, question: Tensor, features: Tensor) -> Tensor:
         """Logits [B, T] for `skill` [B, T, K], `question` [B, T], given `answer` [B, T] of the steps before each."""
-        share_BTK1 = _shares(skill)
+        return self.logits(self.states(skill, answer), skill, question, features)
+
+    def states(self, skill: Tensor, answer: Tensor) -> Tensor:
+        """[B, T, H] what is known before each step."""
+        share_BTK1 = shares(skill)
         happened = skill + answer.unsqueeze(-1) * (self.n_skills + 1)
-        x_BTD = _mean(self.practised(happened), share_BTK1) + self.answered(answer)
+        x_BTD = mean_of_skills(self.practised(happened), share_BTK1) + self.answered(answer)
         before = torch.cat([self.beginning.expand(len(skill), 1, -1), x_BTD[:, :-1]], dim=1)
         h_BTH = self.rnn(before)[0]
         # One mask for all steps: one mask a step predicts no better and drawing it takes 10% of the time.
         h_BTH = h_BTH * self.dropout(torch.ones_like(h_BTH[:, :1]))
-        logit = (h_BTH * _mean(self.asked(skill), share_BTK1)).sum(-1)
-        logit = logit + self.ease + _mean(self.skill_ease(skill), share_BTK1).squeeze(-1)
+        return h_BTH
+
+    def logits(self, h_BTH: Tensor, skill: Tensor, question: Tensor, features: Tensor) -> Tensor:
+        """Logits [B, T] of the asked skills and questions in these states."""
+        share_BTK1 = shares(skill)
+        logit = (h_BTH * mean_of_skills(self.asked(skill), share_BTK1)).sum(-1)
+        logit = logit + self.ease + mean_of_skills(self.skill_ease(skill), share_BTK1).squeeze(-1)
         if self.question_ease is not None:
             logit = logit + self.question_ease(question).squeeze(-1)
+        if self.of_features is not None:
+            logit = logit + self.of_features(features, h_BTH)
         return cast(Tensor, logit)
-
-
-def _shares(skill_BTK: Tensor) -> Tensor | None:
-    """The weight of each skill in its row's mean; None where every row has one place, and so no mean to take."""
-    if skill_BTK.shape[2] == 1:
-        return None
-    known = skill_BTK > 0
-    return (known / known.sum(-1, keepdim=True).clamp(min=1)).unsqueeze(-1)
-
-
-def _mean(of_skills_BTKD: Tensor, share_BTK1: Tensor | None) -> Tensor:
-    return of_skills_BTKD.squeeze(2) if share_BTK1 is None else (of_skills_BTKD * share_BTK1).sum(2)
-
-
-def _embedding(n: int, dim: int, zero_rows: tuple[int, ...] = ()) -> nn.Embedding:
-    table = nn.Embedding(n, dim)
-    with torch.no_grad():
-        table.weight.mul_(0.1)
-        table.weight[list(zero_rows)] = 0  # never seen in training, so it stays zero
-    return table

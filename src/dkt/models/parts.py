@@ -1,0 +1,157 @@
+"""What nets of sequences share: embeddings of skill sets, attention to the past, the way features enter.
+
+B sequences, T steps, K skills of a row, D width, F features.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+
+def shares(skill_BTK: Tensor) -> Tensor | None:
+    """The weight of each skill in its row's mean; None where every row has one place, and so no mean to take."""
+    if skill_BTK.shape[2] == 1:
+        return None
+    known = skill_BTK > 0
+    return (known / known.sum(-1, keepdim=True).clamp(min=1)).unsqueeze(-1)
+
+
+def mean_of_skills(of_skills_BTKD: Tensor, share_BTK1: Tensor | None) -> Tensor:
+    return of_skills_BTKD.squeeze(2) if share_BTK1 is None else (of_skills_BTKD * share_BTK1).sum(2)
+
+
+def small_embedding(n: int, dim: int, zero_rows: tuple[int, ...] = ()) -> nn.Embedding:
+    table = nn.Embedding(n, dim)
+    with torch.no_grad():
+        table.weight.mul_(0.1)
+        table.weight[list(zero_rows)] = 0  # never seen in training, so it stays zero
+    return table
+
+
+def shifted(x_BTD: Tensor, beginning_D: Tensor) -> Tensor:
+    """What happened one step before each; `beginning_D` at the first."""
+    return torch.cat([beginning_D.expand(len(x_BTD), 1, -1), x_BTD[:, :-1]], dim=1)
+
+
+class FeatureHead(nn.Module):
+    """A correction of the logit from the causal features and the state."""
+
+    def __init__(self, n_features: int, hidden: int, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(n_features + hidden, 2 * dim),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(2 * dim, dim),
+            nn.ReLU(),
+            nn.Linear(dim, 1),
+        )
+
+    def forward(self, features_BTF: Tensor, h_BTH: Tensor) -> Tensor:
+        return cast(Tensor, self.net(torch.cat([features_BTF, h_BTH], dim=-1)).squeeze(-1))
+
+
+class Inputs(nn.Module):
+    """The asked question and the given answer as vectors.
+
+    Skills, one scalar of the question along the skills' direction of variation (Rasch, as in AKT), and the causal
+    features where there are any.
+    """
+
+    def __init__(self, n_skills: int, n_questions: int, dim: int, n_features: int = 0) -> None:
+        super().__init__()
+        self.asked = small_embedding(n_skills + 1, dim, zero_rows=(0,))
+        self.answered = small_embedding(2, dim)
+        self.asked_variation = small_embedding(n_skills + 1, dim, zero_rows=(0,))
+        self.answered_variation = small_embedding(2, dim)
+        self.question_ease = nn.Embedding(n_questions + 1, 1, padding_idx=0) if n_questions else None
+        if self.question_ease is not None:
+            nn.init.zeros_(self.question_ease.weight)
+        self.features = nn.Linear(n_features, dim) if n_features else None
+
+    def forward(self, skill: Tensor, answer: Tensor, question: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(asked [B, T, D], answered [B, T, D]); the first knows nothing of the answer."""
+        share_BTK1 = shares(skill)
+        asked_BTD = mean_of_skills(self.asked(skill), share_BTK1)
+        answered_BTD = asked_BTD + self.answered(answer)
+        if self.question_ease is not None:
+            ease_BT1 = self.question_ease(question)
+            variation_BTD = mean_of_skills(self.asked_variation(skill), share_BTK1)
+            asked_BTD = asked_BTD + ease_BT1 * variation_BTD
+            answered_BTD = answered_BTD + ease_BT1 * (variation_BTD + self.answered_variation(answer))
+        if self.features is not None:
+            asked_BTD = asked_BTD + self.features(features)
+        return asked_BTD, answered_BTD
+
+
+class Attention(nn.Module):
+    """Causal attention: step t reads steps up to t. Give keys and values one step late to read only what is past."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ValueError(f"dim={dim} cannot be divided among heads={heads}; take a multiple of it.")
+        self.heads = heads
+        self.dropout = dropout
+        self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
+
+    def forward(self, query_BTD: Tensor, key_BTD: Tensor, value_BTD: Tensor) -> Tensor:
+        q, k, v = (self._split(x) for x in (self.query(query_BTD), self.key(key_BTD), self.value(value_BTD)))
+        dropped = self.dropout if self.training else 0.0
+        read = scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropped)
+        return cast(Tensor, self.out(read.transpose(1, 2).flatten(2)))
+
+    def _split(self, x_BTD: Tensor) -> Tensor:
+        return x_BTD.view(*x_BTD.shape[:2], self.heads, -1).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """Attention, then (unless `wide=0`) a feed-forward net, each added to its input and normalised."""
+
+    def __init__(self, attention: nn.Module, dim: int, wide: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = attention
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+        self.wide = feed_forward(dim, wide, dropout) if wide else None
+        self.wide_norm = nn.LayerNorm(dim) if wide else None
+
+    def forward(self, query_BTD: Tensor, key_BTD: Tensor, value_BTD: Tensor) -> Tensor:
+        x_BTD: Tensor = self.norm(query_BTD + self.dropout(self.attention(query_BTD, key_BTD, value_BTD)))
+        if self.wide is not None and self.wide_norm is not None:
+            x_BTD = self.wide_norm(x_BTD + self.dropout(self.wide(x_BTD)))
+        return x_BTD
+
+
+class Head(nn.Module):
+    """The logit from what was read of the past and what is asked."""
+
+    def __init__(self, inputs: int, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(inputs, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, 1))
+
+    def forward(self, *parts_BTD: Tensor) -> Tensor:
+        return cast(Tensor, self.net(torch.cat(parts_BTD, dim=-1)).squeeze(-1))
+
+
+class Positions(nn.Module):
+    """Sine and cosine of the step, added: fixed, so that no step needs training examples of its own."""
+
+    def __init__(self, dim: int, longest: int = 200) -> None:
+        super().__init__()
+        rate = torch.exp(torch.arange(0, dim, 2) * (-math.log(10_000.0) / dim))
+        angle = torch.arange(longest).unsqueeze(1) * rate
+        table = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :dim]
+        self.register_buffer("table", 0.1 * table, persistent=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return x_BTD + cast(Tensor, self.table)[: x_BTD.shape[1]]
+
+
+def feed_forward(dim: int, wide: int, dropout: float) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(dim, wide), nn.ReLU(), nn.Dropout(dropout), nn.Linear(wide, dim))

@@ -1,0 +1,158 @@
+"""The models that read sequences, behind the interface of all models."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+import fulgurite as pl
+from dkt.data.batches import sequence_loader
+from dkt.data.table import Answers
+from dkt.evaluate import Floats
+from dkt.inference import CELLS_TO_SCORE, predict_rows
+from dkt.models.base import Model
+from dkt.task import DktTask
+
+
+class SequenceModel(Model):
+    """A net trained on whole sequences; the weights of the epoch with the best validation AUC are kept.
+
+    `rasch` gives each question a scalar of its own (the R of DKT-R and AKT-R); `features` adds the causal features;
+    further keywords are the net's own.
+    """
+
+    net: ClassVar[str]
+    defaults: ClassVar[dict[str, Any]] = {}
+
+    def __init__(
+        self,
+        rasch: bool = True,
+        features: bool = False,
+        epochs: int = 8,
+        lr: float | None = None,
+        cells: int = 3200,
+        patience: int = 3,
+        progress: bool = False,
+        protocol: str = "akt",
+        seed: int = 0,
+        **settings: Any,
+    ) -> None:
+        super().__init__(protocol, seed)
+        self.rasch = rasch
+        self.features = features
+        self.epochs = epochs
+        self.cells = cells
+        self.patience = patience
+        self.progress = progress
+        self.settings: dict[str, Any] = {**self.defaults, **settings, "features": features, "protocol": protocol}
+        if lr is not None:
+            self.settings["lr"] = lr
+
+    @property
+    def title(self) -> str:  # type: ignore[override]  # a plain attribute in other models
+        return type(self).__name__ + "-R" * self.rasch + " + features" * self.features
+
+    def _fit(self, train: Answers, valid: Answers) -> None:
+        pl.seed_everything(self.seed, verbose=False)
+        self.task = DktTask.for_training(train, rasch=self.rasch, net=self.net, **self.settings)
+        best = KeepBest(self.patience)
+        trainer = pl.Trainer(
+            max_epochs=self.epochs,
+            accelerator="auto",
+            devices=1,
+            callbacks=[best],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=self.progress,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        sequences = self.task.training_sequences(train)
+        trainer.fit(
+            self.task,
+            sequence_loader(sequences, self.cells, shuffle=True),
+            sequence_loader(self.task.sequences(valid), CELLS_TO_SCORE),
+        )
+        self.history = best.history
+        if best.weights is not None:
+            self.task.load_state_dict(best.weights)
+
+    def predict(self, answers: Answers) -> Floats:
+        return predict_rows(self.task, answers)
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(p.numel() for p in self.task.parameters())
+
+
+class KeepBest(pl.Callback):
+    """Holds a copy of the best weights in memory and stops `patience` epochs after them."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+        self.history: list[float] = []
+        self.weights: dict[str, Tensor] | None = None
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.history.append(float(trainer.callback_metrics.get("valid_auc", torch.tensor(0.0))))
+        best = max(range(len(self.history)), key=self.history.__getitem__)
+        if best == len(self.history) - 1:
+            self.weights = copy.deepcopy(pl_module.state_dict())
+        trainer.should_stop |= len(self.history) - 1 - best >= self.patience
+
+
+class DKT(SequenceModel):
+    """Piech et al., 2015; by default with one scalar per question (DKT-R)."""
+
+    net = "dkt"
+
+
+class DKTPlus(SequenceModel):
+    """Yeung and Yeung, 2018."""
+
+    net = "dkt+"
+
+
+class DKVMN(SequenceModel):
+    """Zhang et al., 2017."""
+
+    net = "dkvmn"
+    defaults = {"lr": 3e-3}
+
+
+class SAKT(SequenceModel):
+    """Pandey and Karypis, 2019."""
+
+    net = "sakt"
+    defaults = {"lr": 2e-3}
+
+
+class SAINTPlus(SequenceModel):
+    """Shin et al., 2021."""
+
+    net = "saint+"
+    defaults = {"lr": 2e-3}
+
+
+class AKT(SequenceModel):
+    """Ghosh et al., 2020; by default with one scalar per question (AKT-R)."""
+
+    net = "akt"
+    defaults = {"lr": 2e-3}
+
+
+class SimpleKT(SequenceModel):
+    """Liu et al., 2023."""
+
+    net = "simplekt"
+    defaults = {"lr": 2e-3}
+
+
+class LastQuery(SequenceModel):
+    """Jeon, 2021."""
+
+    net = "lastquery"
+    defaults = {"lr": 3e-3}

@@ -1,0 +1,109 @@
+"""Every net of sequences: only the past speaks, skill sets have no order, the net learns."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dkt.models.akt import DecayingAttention
+from dkt.models.nets import NETS
+
+B, T, F = 2, 7, 3
+
+
+def inputs(seed: int = 0) -> list[torch.Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    skill = torch.randint(1, 6, (B, T, 2), generator=draw)
+    answer = torch.randint(0, 2, (B, T), generator=draw)
+    question = torch.randint(1, 9, (B, T), generator=draw)
+    return [skill, answer, question, torch.randn(B, T, F, generator=draw)]
+
+
+@pytest.fixture(params=NETS)
+def net(request):
+    torch.manual_seed(0)
+    net = NETS[request.param](5, 8, dim=8, n_features=F).eval()
+    for name, p in net.named_parameters():  # what begins at zero hides its path
+        if not p.any():
+            torch.nn.init.normal_(p)
+    return net
+
+
+def test_what_comes_at_and_after_a_step_does_not_move_its_prediction(net):
+    given, other = inputs(), inputs(1)
+    before = net(*given)
+    for t in range(T):
+        changed = [x.clone() for x in given]
+        changed[1][:, t:] = 1 - changed[1][:, t:]
+        for x, y in zip(changed, other):
+            if x is not changed[1]:
+                x[:, t + 1 :] = y[:, t + 1 :]
+        after = net(*changed)
+        torch.testing.assert_close(after[:, : t + 1], before[:, : t + 1], rtol=0, atol=1e-6)
+        assert t == T - 1 or not torch.allclose(after[:, t + 1 :], before[:, t + 1 :])
+
+
+def test_each_past_answer_moves_the_last_prediction(net):
+    given = inputs()
+    before = net(*given)[:, -1]
+    for t in range(T - 1):
+        changed = [x.clone() for x in given]
+        changed[1][:, t] = 1 - changed[1][:, t]
+        assert not torch.equal(net(*changed)[:, -1], before)
+
+
+@pytest.mark.parametrize("part", [0, 2, 3], ids=["skill", "question", "features"])
+def test_what_is_asked_moves_its_own_prediction(net, part):
+    given, other = inputs(), inputs(1)
+    changed = [x.clone() for x in given]
+    changed[part][:, -1] = other[part][:, -1] if part else 6 - given[part][:, -1]
+    if part == 2:
+        changed[part][:, -1] = given[part][:, -1] % 8 + 1
+    if part == 0:
+        changed[part][:, -1] = given[part][:, -1] % 5 + 1
+    assert not torch.equal(net(*changed)[:, -1], net(*given)[:, -1])
+
+
+def test_the_order_of_a_skill_set_does_not_matter(net):
+    skill, *rest = inputs()
+    torch.testing.assert_close(net(skill.flip(-1), *rest), net(skill, *rest))
+
+
+def test_filling_after_the_end_changes_nothing(net):
+    given = inputs()
+    filled = [torch.cat([x, torch.zeros_like(x[:, :3])], dim=1) for x in given]
+    torch.testing.assert_close(net(*filled)[:, :T], net(*given))
+
+
+def test_every_parameter_learns(net):
+    net.train()
+    loss = net(*inputs()).square().sum()
+    if hasattr(net, "penalty"):
+        loss = loss + net.penalty(*inputs(), torch.ones(B, T, dtype=torch.bool))
+    loss.backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None] == []
+
+
+def test_decay_is_the_papers_formula_step_by_step():
+    attention = DecayingAttention(dim=4, heads=1, dropout=0.0, strict=False).eval()
+    score = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    weight = attention.weights(score)
+    gamma = torch.nn.functional.softplus(attention.gamma).item()
+    for i in range(4):
+        near = torch.softmax(score[0, 0, i, : i + 1], 0)
+        decayed = [
+            score[0, 0, i, j] * torch.exp(-gamma * (near[j + 1 :].sum() * (i - j)).sqrt()).clamp(1e-5, 1e5)
+            for j in range(i + 1)
+        ]
+        torch.testing.assert_close(weight[0, 0, i, : i + 1], torch.softmax(torch.stack(decayed), 0))
+        assert not weight[0, 0, i, i + 1 :].any()
+
+
+def test_the_first_step_reads_nothing_when_its_own_answer_is_hidden():
+    weight = DecayingAttention(dim=4, heads=1, dropout=0.0, strict=True).weights(torch.randn(1, 1, 3, 3))
+    assert not weight[0, 0, 0].any()
+
+
+def test_dim_must_fit_the_heads():
+    with pytest.raises(ValueError, match="dim=6 cannot be divided among heads=4"):
+        NETS["sakt"](5, dim=6)
