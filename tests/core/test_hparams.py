@@ -158,8 +158,8 @@ def test_it_works_in_an_nn_module_whichever_comes_first() -> None:
     assert not First()._log_hyperparams
 
 
-def test_hparams_is_not_assigned() -> None:
+def test_assigning_hparams_says_what_to_write_today() -> None:
     model = Base(1)
-    with pytest.raises(AttributeError):
+    with pytest.warns(Warning, match="save_hyperparameters"):
         model.hparams = {}  # type: ignore[misc,assignment]
     assert HyperparametersMixin().hparams == {}
