@@ -20,13 +20,15 @@ _ALSO = [
     "multiple_trainloader_mode", "prepare_data_per_node", "process_position",
 ]
 # fmt: on
-_LINE = "Write parser.add_argument('--max_epochs', type=int) for what your script sets, or use fulgurite.cli."
 
 
 def add_argparse_args(cls: type, /, parent_parser: ArgumentParser, **kwargs: Any) -> ArgumentParser:
     """Add an option for each argument of `cls.__init__` to a parser."""
-    say(f"{cls.__name__}.add_argparse_args", _LINE)
-    parent_parser.conflict_handler = "resolve"  # an option of the script's own goes before ours
+    first = next(iter(_options(cls)), "name")
+    line = f"Write parser.add_argument('--{first}') for what your script sets, or use fulgurite.cli."
+    say(f"{cls.__name__}.add_argparse_args", line)
+    for part in (parent_parser, parent_parser._optionals):
+        part.conflict_handler = "resolve"  # an option of the script's own goes before ours
     group = parent_parser.add_argument_group(f"pl.{cls.__name__}")
     for name, default in _options(cls).items():
         if f"--{name}" not in parent_parser._option_string_actions:

@@ -106,7 +106,9 @@ def _refresh_rate(call: Call, rate: int | None) -> str:
         return call.use(enable_progress_bar=False)
     if not any(isinstance(callback, ProgressBar) for callback in call.callbacks()):
         bar: Any = default_progress_bar()
-        if hasattr(bar, "_refresh_rate"):  # a plain one, for output that is no terminal, has a rhythm of its own
+        if (
+            "refresh_rate" in inspect.signature(type(bar)).parameters
+        ):  # a plain one, for output that is no terminal, has a rhythm of its own
             bar = type(bar)(refresh_rate=rate)
         call.add(bar)
     return f"Write callbacks=[TQDMProgressBar(refresh_rate={rate})]."

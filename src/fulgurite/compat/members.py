@@ -225,7 +225,7 @@ def _summarize(self: LightningModule, mode: str = "top", max_depth: int | None =
     return summarize(self, max_depth=max_depth if max_depth is not None else 1 if mode == "top" else -1)
 
 
-def _when_defined(cls: Any, **kwargs: Any) -> None:
+def _when_defined(cls: Any, /, **kwargs: Any) -> None:
     """Callbacks are imported when first used, so those with arguments of the 1.x era are met as they are made."""
     if cls.__module__ in ("fulgurite.callbacks.model_checkpoint", "fulgurite.callbacks.early_stopping"):
         cls.__init__ = old_callback_arguments(cls.__init__)
