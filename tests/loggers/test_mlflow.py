@@ -132,6 +132,23 @@ answer([history(logger, "p-ab"), len(params), len(params["long"])])
     assert found == [[[1, 1.0]], 251, 6000]
 
 
+@needs_mlflow
+def test_without_an_address_it_writes_below_save_dir():
+    found = run_apart(
+        MAKE
+        + """
+logger = MLFlowLogger(save_dir="runs")
+trainer = fit(ModelCheckpoint(), logger=logger, max_epochs=1)
+client = mlflow.tracking.MlflowClient(logger._tracking_uri)
+checkpoint = trainer.checkpoint_callback.best_model_path
+expected = f"runs/{logger.name}/{logger.version}/checkpoints/epoch=0-step=4.ckpt"
+answer([client.get_run(logger.run_id).info.status, checkpoint == expected])
+""",
+        **SETTINGS,
+    )
+    assert found == ["FINISHED", True]
+
+
 def test_without_mlflow_it_says_what_to_install():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(__import__("sys").modules, "mlflow", None)

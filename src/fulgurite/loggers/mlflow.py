@@ -58,7 +58,12 @@ class MLFlowLogger(Logger):
     ) -> None:
         super().__init__()
         _import_mlflow()
-        tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"file:{save_dir}"
+        tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        self._local = None if tracking_uri or save_dir is None else Path(save_dir)  # where nobody says where
+        if self._local is not None and not _allows_files():
+            tracking_uri = f"sqlite:///{self._local}/mlflow.db"
+            artifact_location = artifact_location or str(self._local.absolute() / "artifacts")
+        tracking_uri = tracking_uri or f"file:{save_dir}"
         self._experiment_name = experiment_name
         self._experiment_id: str | None = None
         self._run_name = run_name
@@ -80,6 +85,8 @@ class MLFlowLogger(Logger):
         if self._attached:
             return self._client
         mlflow = _import_mlflow()
+        if self._local is not None:
+            self._local.mkdir(parents=True, exist_ok=True)
         self._client = mlflow.tracking.MlflowClient(self._tracking_uri)
         if self._run_id is not None:
             self._experiment_id = self._client.get_run(self._run_id).info.experiment_id
@@ -124,7 +131,9 @@ class MLFlowLogger(Logger):
 
     @property
     def save_dir(self) -> str | None:
-        """The folder of a local file store; None for any other store."""
+        """The folder of a local store that nobody named otherwise; None for any other store."""
+        if self._local is not None:
+            return str(self._local)
         return self._tracking_uri.removeprefix("file:") if self._tracking_uri.startswith("file:") else None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -177,6 +186,14 @@ class MLFlowLogger(Logger):
             self.experiment.log_artifact(self.run_id, path, folder)
             about = {"score": score, "original_filename": Path(path).name, "aliases": aliases}
             self.experiment.log_dict(self.run_id, about, f"{folder}/metadata.json")
+
+
+def _allows_files() -> bool:
+    """Whether this version of MLflow still writes plain folders; newer ones want a data base."""
+    from mlflow import environment_variables
+
+    switch = getattr(environment_variables, "MLFLOW_ALLOW_FILE_STORE", None)
+    return switch is None or bool(switch.get())
 
 
 def _import_mlflow() -> Any:
