@@ -13,6 +13,7 @@ from fulgurite.callbacks.callback import Callback
 from fulgurite.callbacks.checkpoint import Checkpoint
 from fulgurite.hooks import overrides
 from fulgurite.machine.devices import Devices
+from fulgurite.machine.environments import ClusterEnvironment
 from fulgurite.machine.precision import Precision
 from fulgurite.machine.strategy import SingleDeviceStrategy, Strategy, TorchCheckpointIO
 from fulgurite.states import TrainerFn
@@ -200,10 +201,10 @@ def _check_barebones(given: dict[str, Any]) -> None:
 
 def _check_plugins(flags: Flags, given: dict[str, Any]) -> None:
     for plugin in flags.plugins:
-        if not isinstance(plugin, (Precision, TorchCheckpointIO)) and not hasattr(plugin, "save_checkpoint"):
+        known = isinstance(plugin, (Precision, TorchCheckpointIO, ClusterEnvironment))
+        if not known and not hasattr(plugin, "save_checkpoint"):
             raise NotImplementedError(
-                f"plugins: {type(plugin).__name__} is neither a Precision nor a CheckpointIO. Cluster environments are "
-                "found by themselves."
+                f"plugins: {type(plugin).__name__} is neither a Precision nor a CheckpointIO nor a ClusterEnvironment."
             )
     if flags.plugin(Precision) is not None and given["precision"] is not None:
         raise ValueError("a Precision plugin and the argument precision say the same thing twice; pass one of them.")

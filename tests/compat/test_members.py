@@ -10,6 +10,7 @@ import torch
 
 import fulgurite as pl
 from fulgurite.compat.internals import Closure, ClosureResult, _AcceleratorConnector
+from fulgurite.machine.environments import SLURMEnvironment
 from fulgurite.plugins import TorchCheckpointIO
 from fulgurite.utilities import rank_zero
 from helpers.counting import QUIET, Counting, fit, loader
@@ -109,3 +110,8 @@ def test_a_closure_steps_as_the_trainers_does() -> None:
     )
     assert closure() == 2 and calls == ["step", "zero", "backward"]
     assert closure.consume_result().asdict()["loss"] == 2
+
+
+def test_a_cluster_environment_may_be_passed() -> None:
+    environment = SLURMEnvironment(auto_requeue=False)
+    assert pl.Trainer(**QUIET, plugins=[environment]).world_size == 1 and environment.global_rank() == 0
