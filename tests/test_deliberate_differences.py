@@ -101,12 +101,6 @@ def step_saves_in_one_epoch(pl: Any) -> Any:
     return checkpoint_files(pl, 1, monitor="val_loss", every_n_train_steps=2, filename="{step}-{val_loss:.0f}")
 
 
-def the_last_file_without_any_other(pl: Any) -> Any:
-    save = pl.callbacks.ModelCheckpoint("saved", save_top_k=0, save_last=True)
-    fit(pl, module(pl), loader(4), callbacks=[save])
-    return sorted(p.name for p in Path("saved").glob("*.ckpt"))
-
-
 def a_name_with_an_unknown_metric(pl: Any) -> Any:
     return outcome(lambda: checkpoint_files(pl, 1, filename="{epoch}-{accuracy:.1f}"))
 
@@ -321,7 +315,6 @@ DIFFERENCES = {
         ["epoch=1-val_loss=0.ckpt"],
         ["epoch=0-val_loss=0.ckpt", "epoch=1-val_loss=1.ckpt"],
     ),
-    "save_last saves with save_top_k=0 too": Difference(the_last_file_without_any_other, [], ["last.ckpt"]),
     "an unknown metric in a file name is an error": Difference(
         a_name_with_an_unknown_metric, ["epoch=0-accuracy=0.0.ckpt"], text("accuracy", "Logged so far", "loss")
     ),

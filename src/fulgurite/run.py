@@ -482,7 +482,7 @@ class Run:
         numbers = as_numbers(values)
         if step is None:
             if "step" in numbers:
-                step = numbers.pop("step")
+                step = int(numbers.pop("step"))
             else:
                 numbers.setdefault("epoch", self.trainer.current_epoch)
                 step = self.batches_that_stepped - self._step_taken(epoch_end_of)

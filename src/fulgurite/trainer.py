@@ -230,6 +230,8 @@ class Trainer(OldMembers):
         self.fit_loop = FitLoopView(self)
         self._module: LightningModule | None = None
         self._run: Run | None = None
+        self._train_batches: int | float = math.inf
+        self._limits: dict[str, list[int | float]] = {}
         self._results: Results = None  # type: ignore[assignment]  # there is one whenever a hook runs
         self._metrics = Metrics()
         self._sources: dict[str, Any] = {}
@@ -375,6 +377,8 @@ class Trainer(OldMembers):
         ckpt_path = checkpoint_path(self, fn, ckpt_path, model_given=model is not None)
         self._attach(fn, module, given, datamodule)
         run = Run(self, module, {s: self._source_of(s) for s in given}, loop.before_step)
+        self._train_batches = self.num_training_batches  # of the calls before, for whoever asks later
+        self._limits.update(self._run.data.limits if self._run is not None else {})
         self._run = run
         try:
             with handled(self), self._settings(fn):
@@ -422,7 +426,6 @@ class Trainer(OldMembers):
             datamodule.trainer = self
         for stage, loaders in given.items():
             self._sources[stage] = self._find_source(stage, loaders)
-        self._metrics.restore(Metrics())
 
     def _find_source(self, stage: str, loaders: Any) -> Any:
         """A function that gives the loaders of a stage, or None where nobody defines them."""
@@ -458,6 +461,8 @@ class Trainer(OldMembers):
             rank_zero_info(f"Restoring from {ckpt_path}")
             checkpoint = migrated(self.strategy.load_checkpoint(ckpt_path, weights_only=weights_only), run)
             checkpoints.load_weights(run, checkpoint)
+            checkpoints.load_callbacks(run, checkpoint)
+        self._metrics.restore(Metrics())
         if fitting:
             self._set_up_fit(run, checkpoint)
         else:
@@ -467,8 +472,6 @@ class Trainer(OldMembers):
             self._log_hparams(run)
 
     def _set_up_fit(self, run: Run, checkpoint: dict[str, Any] | None) -> None:
-        if checkpoint is not None:
-            checkpoints.load_callbacks(run, checkpoint)
         before, run.fx = run.fx, "configure_optimizers"
         run.configure_optimizers()
         run.fx = before
@@ -761,13 +764,14 @@ class Trainer(OldMembers):
             self._run.accumulate_grad_batches = batches
 
     def _limits_of(self, stage: str) -> list[int | float]:
-        return self._run.data.limits.get(stage, []) if self._run is not None else []
+        return {**self._limits, **(self._run.data.limits if self._run is not None else {})}.get(stage, [])
 
     @property
     def num_training_batches(self) -> int | float:
         """Training batches of an epoch; inf when that cannot be known."""
-        known = self._run is not None and self._run.data.train is not None
-        return self._run.data.train_batches_count if known and self._run is not None else math.inf
+        if self._run is not None and self._run.data.train is not None:
+            self._train_batches = self._run.data.train_batches_count
+        return self._train_batches
 
     @property
     def num_sanity_val_batches(self) -> list[int | float]:

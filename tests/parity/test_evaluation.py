@@ -37,9 +37,9 @@ def fit_then(*calls: tuple[str, dict[str, Any]]) -> Any:
 
 
 def fit_twice(trainer: Any, module: Any, case: Case, pl: Any) -> None:
-    trainer.fit(module, *case.loaders(case, pl))
+    trainer.fit(module)
     trainer.fit_loop.max_epochs = 5
-    trainer.fit(module, *case.loaders(case, pl))
+    trainer.fit(module)
 
 
 def fit_fit(trainer: Any, module: Any, case: Case, pl: Any) -> None:
@@ -111,7 +111,8 @@ CASES |= {
     ),
     "validate, fit, validate": Case(act=validate_fit_validate),
     "fit twice, nothing left": Case(act=fit_fit),
-    "fit twice, max_epochs raised": Case(act=fit_twice),
+    # Lightning opens the loaders of the second fit twice, and so draws one number more.
+    "fit twice, max_epochs raised": Case(model="OwnLoadersInOrder", act=fit_twice, ignore=("rng",)),
     "fit in two trainers": Case(act=two_trainers),
 }
 
