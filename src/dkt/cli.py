@@ -9,20 +9,27 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 
 import fulgurite as pl
 from dkt.clock import TrainingClock
+from dkt.compare import against_best, compare, plot, table
 from dkt.data import simulate as school
 from dkt.data.batches import sequence_loader
-from dkt.data.protocols import PROTOCOLS
+from dkt.data.describe import describe
+from dkt.data.merge import merge_repeats
+from dkt.data.protocols import PROTOCOLS, protocol_named
 from dkt.data.read import FORMATS, read_answers
 from dkt.data.splits import split_students
 from dkt.data.table import Answers, DataError
-from dkt.evaluate import Floats, Score, baselines, score
+from dkt.evaluate import Floats, Score, baselines, report, score
 from dkt.inference import CELLS_TO_SCORE, predict_asked, predict_rows
+from dkt.models.base import Model
+from dkt.models.catalogue import NAMES as CATALOGUE
+from dkt.models.catalogue import model_named
 from dkt.models.dkt import CELLS
 from dkt.task import DktTask
 from fulgurite.callbacks import EarlyStopping, ModelCheckpoint
@@ -38,6 +45,9 @@ Deep knowledge tracing: from the answers a student gave, the probability that th
   dkt train school/train_data.csv                 train on a file; a part of its students is kept for validation
   dkt evaluate runs/dkt/version_0/checkpoints/best.ckpt other.csv
   dkt predict CKPT school/test_data.csv -o submission.csv
+  dkt compare trees dkt-r akt-r --data school/train_data.csv     one table of models on the same rows
+  dkt cv trees --data school/train_data.csv --folds 5            every student predicted by a model of the others
+  dkt data describe school/train_data.csv                        what is there, and what would leak
 """
 
 FORMATS_HELP = """\
@@ -52,6 +62,9 @@ skills as two rows repeat its answer there, and copying it is no knowledge. They
 """
 
 
+PROTOCOLS_HELP = "; ".join(f"{name}: {protocol.text}" for name, protocol in PROTOCOLS.items())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is 2, with one line on stderr, when the input is at fault."""
     argv = sys.argv[1:] if argv is None else list(argv)
@@ -59,10 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.json:
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        report = arguments.run(arguments)
+        results = arguments.run(arguments)
         if arguments.json:
-            report["command"] = shlex.join(["dkt", *argv])
-            arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            results["command"] = shlex.join(["dkt", *argv])
+            arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     except (ValueError, OSError) as error:
         print(f"dkt {arguments.command}: error: {error}", file=sys.stderr)
         return 2
@@ -126,22 +139,22 @@ def run_train(arguments: argparse.Namespace) -> Report:
         ckpt_path=arguments.resume,
     )
     task = DktTask.load_from_checkpoint(best.best_model_path)
-    report = _empty_report()
+    results = _empty_report()
     for name, answers in (("valid", valid), ("test", test)):
         if answers is not None:
-            report[name], report[f"{name}_baselines"] = _compare(task, train, answers, name)
-    report["epochs"] = clock.epochs
-    report["train_interactions"] = clock.interactions
-    report["train_cpu_seconds"] = round(clock.cpu_seconds, 3)
-    report["seed"] = arguments.seed
-    report["checkpoint"] = best.best_model_path
+            results[name], results[f"{name}_baselines"] = _compare(task, train, answers, name)
+    results["epochs"] = clock.epochs
+    results["train_interactions"] = clock.interactions
+    results["train_cpu_seconds"] = round(clock.cpu_seconds, 3)
+    results["seed"] = arguments.seed
+    results["checkpoint"] = best.best_model_path
     speed = clock.interactions / max(clock.cpu_seconds, 1e-9)
     print(
         f"\n{clock.epochs} epochs: {clock.interactions:,} answers in {clock.cpu_seconds:.1f} CPU seconds of training, "
         f"{speed:,.0f} a second"
     )
     print(f"best model: {best.best_model_path}")
-    return report
+    return results
 
 
 def run_evaluate(arguments: argparse.Namespace) -> Report:
@@ -165,6 +178,80 @@ def run_predict(arguments: argparse.Namespace) -> Report:
     arguments.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{arguments.output}: {len(probability):,} predictions, one a student in ascending order of id")
     return {**_empty_report(), "predictions": len(probability), "output": str(arguments.output)}
+
+
+def run_compare(arguments: argparse.Namespace) -> Report:
+    """Models on one split, or on the folds of files whose names hold {fold}."""
+    torch.set_num_threads(arguments.threads)
+    parts = _folds(arguments)
+    lines = compare(arguments.models, lambda name: _model(name, arguments), parts, arguments.protocol, arguments.seed)
+    difference = against_best(lines, parts[0][2], arguments.protocol)
+    print(f"protocol {arguments.protocol}, {len(parts)} test set{'s' * (len(parts) > 1)}\n{table(lines, difference)}")
+    if arguments.plot:
+        plot(lines, arguments.plot)
+        print(f"plot: {arguments.plot}")
+    figures = {line.name: [r.as_dict() for r in line.reports] for line in lines}
+    return {**_empty_report(), "models": figures, "difference": difference, "seed": arguments.seed}
+
+
+def run_cv(arguments: argparse.Namespace) -> Report:
+    torch.set_num_threads(arguments.threads)
+    answers = _read_merged(arguments.data, arguments)
+    found = _model(arguments.model, arguments).cross_validate(answers, arguments.folds)
+    for fold, result in enumerate(found.reports, start=1):
+        print(f"fold {fold} ({found.cpu_seconds[fold - 1]:.1f} CPU s): {result.score}")
+    whole = report(answers, found.out_of_fold, protocol_named(arguments.protocol), arguments.seed)
+    print(f"all students, each by a model of the others:\n{whole}")
+    if arguments.oof:
+        lines = ["student,row,answer,prediction"]
+        names, nth = answers.student_names, np.arange(len(answers)) - np.repeat(answers.offsets[:-1], answers.lengths)
+        for s, i, a, p in zip(answers.student, nth, answers.answer, found.out_of_fold, strict=True):
+            lines.append(f"{names[s]},{i},{a},{float(p)!r}")
+        arguments.oof.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        print(f"out-of-fold predictions: {arguments.oof}")
+    return {**_empty_report(), "test": whole.as_dict(), "folds": [r.as_dict() for r in found.reports]}
+
+
+def run_data(arguments: argparse.Namespace) -> Report:
+    answers = _read(arguments.data, arguments.format)
+    found = describe(answers, _read(arguments.test, arguments.format) if arguments.test else None)
+    for name, value in found.items():
+        if name != "leaks":
+            print(f"{name:<24}{value:,}" if isinstance(value, int) else f"{name:<24}{value}")
+    leaks = cast(list[str], found["leaks"])
+    print("\n".join(f"leak: {leak}" for leak in leaks) or "no leak found")
+    return {**_empty_report(), "data": found}
+
+
+def _model(name: str, arguments: argparse.Namespace) -> Model:
+    return model_named(name, arguments.epochs, protocol=arguments.protocol, seed=arguments.seed)
+
+
+def _folds(arguments: argparse.Namespace) -> list[tuple[Answers, Answers, Answers]]:
+    """The parts to compare on: files named with {fold}, single files, or 70/15/15 of the students of one file."""
+    if arguments.data is None:
+        raise ValueError("name the answers with --data FILE; `dkt simulate DIR` writes some.")
+    if arguments.test is None:
+        train, valid, test = split_students(_read_merged(arguments.data, arguments), (0.7, 0.15, 0.15), arguments.seed)
+        return [(train, valid, test)]
+    if arguments.valid is None:
+        raise ValueError("--test needs --valid: what chooses the epoch may not be what is scored.")
+    paths = (arguments.data, arguments.valid, arguments.test)
+    numbers = range(1, arguments.folds + 1) if any("{fold}" in str(path) for path in paths) else [1]
+    parts = []
+    for k in numbers:
+        train, valid, test = (_read_merged(Path(str(path).replace("{fold}", str(k))), arguments) for path in paths)
+        parts.append((train, valid, test))
+    return parts
+
+
+def _read_merged(path: Path, arguments: argparse.Namespace) -> Answers:
+    answers = _read(path, arguments.format).answered()
+    if not arguments.merge:
+        return answers
+    merged = merge_repeats(answers)
+    print(f"{path}: {merged}")
+    return merged.answers
 
 
 def _parts(arguments: argparse.Namespace) -> tuple[Answers, Answers, Answers | None]:
@@ -264,6 +351,9 @@ def _parser() -> argparse.ArgumentParser:
         ("train", run_train, "train DKT and score it; without DATA on a simulated school"),
         ("evaluate", run_evaluate, "score a checkpoint on a file of answers"),
         ("predict", run_predict, "predict the rows whose answerCode is -1, as a submission"),
+        ("compare", run_compare, "fit several models on the same rows and print one table"),
+        ("cv", run_cv, "cross-validate a model by student, with out-of-fold predictions"),
+        ("data", run_data, "describe a file of answers and the leaks in it"),
     ):
         command = commands.add_parser(
             name,
@@ -312,9 +402,7 @@ def _train_arguments(command: argparse.ArgumentParser) -> None:
         "--test", type=Path, metavar="FILE", help="answers that the best model is scored on at the end"
     )
     _format_argument(command)
-    command.add_argument(
-        "--protocol", choices=PROTOCOLS, default="akt", help="akt: chunks of 200 answers, every position scored"
-    )
+    command.add_argument("--protocol", choices=PROTOCOLS, default="akt", help=PROTOCOLS_HELP)
     command.add_argument(
         "--no-rasch", dest="rasch", action="store_false", help="leave out the scalar of each question (plain DKT)"
     )
@@ -359,6 +447,45 @@ def _predict_arguments(command: argparse.ArgumentParser) -> None:
     _threads_argument(command)
 
 
+def _models_arguments(command: argparse.ArgumentParser) -> None:
+    """What compare and cv share."""
+    command.add_argument("--protocol", choices=PROTOCOLS, default="akt", help=PROTOCOLS_HELP)
+    command.add_argument("--merge", action="store_true", help="merge rows that repeat a question once per skill")
+    command.add_argument("--epochs", type=_positive, help="epochs of nets; left out: their own default")
+    command.add_argument("--folds", type=_positive, default=5, help="number of folds")
+    command.add_argument("--seed", type=int, default=0, help="the same seed gives the same figures")
+    _format_argument(command)
+    _threads_argument(command)
+
+
+def _compare_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help=f"{', '.join(CATALOGUE)}; nets also as NAME-r, NAME+features, NAME-r+features",
+    )
+    command.add_argument("--data", type=Path, metavar="FILE", help="answers to learn from; {fold} stands for 1..folds")
+    command.add_argument("--valid", type=Path, metavar="FILE", help="answers that choose when to stop")
+    command.add_argument("--test", type=Path, metavar="FILE", help="answers to score; left out: 15%% of the students")
+    command.add_argument("--plot", type=Path, metavar="FILE", help="also draw both AUCs of each model")
+    _models_arguments(command)
+
+
+def _cv_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", metavar="MODEL", help=f"{', '.join(CATALOGUE)}; nets also as NAME-r")
+    command.add_argument("--data", type=Path, metavar="FILE", required=True, help="answers of all students")
+    command.add_argument("--oof", type=Path, metavar="FILE", help="write every row's out-of-fold prediction")
+    _models_arguments(command)
+
+
+def _data_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("what", choices=["describe"], help="what to do")
+    command.add_argument("data", type=Path, help="file of answers")
+    command.add_argument("--test", type=Path, metavar="FILE", help="a second part, which should share no student")
+    _format_argument(command)
+
+
 def _format_argument(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--format", choices=FORMATS, help="format of the files, if it should not be found from their first lines"
@@ -376,6 +503,9 @@ ADD_ARGUMENTS = {
     "train": _train_arguments,
     "evaluate": _evaluate_arguments,
     "predict": _predict_arguments,
+    "compare": _compare_arguments,
+    "cv": _cv_arguments,
+    "data": _data_arguments,
 }
 
 

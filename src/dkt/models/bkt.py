@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dkt.data.protocols import protocol_named
-from dkt.data.table import TO_PREDICT, Answers, Ints
+from dkt.data.table import TO_PREDICT, Answers, Bools, Ints
 from dkt.data.vocabulary import Vocabulary
 from dkt.evaluate import Floats
 from dkt.models.base import Model
@@ -37,7 +37,7 @@ class BKT(Model):
 
     def predict(self, answers: Answers) -> Floats:
         row, skill, right, at = self._chains(answers)
-        known = self._forward(skill, right, at)[0]
+        known = self._forward(skill, right)[0]
         p = np.where(at, known * (1 - self.slip[skill])[:, None] + (1 - known) * self.guess[skill][:, None], 0.0)
         total = np.bincount(row[at], p[at], minlength=len(answers))
         return np.asarray(total / np.maximum(np.bincount(row[at], minlength=len(answers)), 1))
@@ -46,7 +46,7 @@ class BKT(Model):
     def n_parameters(self) -> int:
         return 4 * (len(self.first) - 1)
 
-    def _chains(self, answers: Answers) -> tuple[Ints, Ints, Floats, np.ndarray[tuple[int, ...], np.dtype[np.bool_]]]:
+    def _chains(self, answers: Answers) -> tuple[Ints, Ints, Floats, Bools]:
         """One line per (sequence, skill): rows [C, T], skills [C], answers [C, T] (NaN to predict), filled cells."""
         starts, lengths = protocol_named(self.protocol).sequences(answers)
         sequence = np.full(len(answers), -1)
@@ -77,7 +77,7 @@ class BKT(Model):
         nothing = np.isnan(right)
         return np.where(nothing, 1, if_known), np.where(nothing, 1, if_not)
 
-    def _forward(self, skill: Ints, right: Floats, at: Ints) -> tuple[Floats, Floats]:
+    def _forward(self, skill: Ints, right: Floats) -> tuple[Floats, Floats]:
         """[C, T] probability that the skill is known before each answer, and after having seen it."""
         before, after = np.zeros(right.shape), np.zeros(right.shape)
         known = self.first[skill]
@@ -88,13 +88,13 @@ class BKT(Model):
             known = after[:, t] + (1 - after[:, t]) * self.learn[skill]
         return before, after
 
-    def _improve(self, skill: Ints, right: Floats, at: Ints) -> None:
+    def _improve(self, skill: Ints, right: Floats, at: Bools) -> None:
         """One round: how likely each state was, given the whole life of the skill, then the shares it explains."""
-        _, after = self._forward(skill, right, at)
+        _, after = self._forward(skill, right)
         learn = self.learn[skill]
         smooth, learned, unknown = after.copy(), np.zeros(right.shape), np.zeros(right.shape)
         for t in range(right.shape[1] - 2, -1, -1):  # knowledge is not lost, so unknown later was unknown before
-            inside = at[:, t + 1].astype(bool)
+            inside = at[:, t + 1]
             ahead = after[:, t] + (1 - after[:, t]) * learn
             not_later = 1 - smooth[:, t + 1]
             stayed = not_later  # unknown at t and at t + 1
@@ -103,7 +103,7 @@ class BKT(Model):
             learned[:, t], unknown[:, t] = np.where(inside, came, 0), np.where(inside, came + stayed, 0)
 
         def per_skill(values: Floats) -> Floats:
-            return np.bincount(skill, values, minlength=len(self.first))
+            return np.bincount(skill, values, minlength=len(self.first)).astype(np.float64)
 
         def share(part: Floats, whole: Floats, prior: float, weight: float = 10.0) -> Floats:
             return np.asarray((per_skill(part) + weight * prior) / (per_skill(whole) + weight))

@@ -63,8 +63,7 @@ class DKTNet(nn.Module):
         before = torch.cat([self.beginning.expand(len(skill), 1, -1), x_BTD[:, :-1]], dim=1)
         h_BTH = self.rnn(before)[0]
         # One mask for all steps: one mask a step predicts no better and drawing it takes 10% of the time.
-        h_BTH = h_BTH * self.dropout(torch.ones_like(h_BTH[:, :1]))
-        return h_BTH
+        return cast(Tensor, h_BTH * self.dropout(torch.ones_like(h_BTH[:, :1])))
 
     def logits(self, h_BTH: Tensor, skill: Tensor, question: Tensor, features: Tensor) -> Tensor:
         """Logits [B, T] of the asked skills and questions in these states."""
@@ -75,4 +74,4 @@ class DKTNet(nn.Module):
             logit = logit + self.question_ease(question).squeeze(-1)
         if self.of_features is not None:
             logit = logit + self.of_features(features, h_BTH)
-        return cast(Tensor, logit)
+        return logit

@@ -1,0 +1,58 @@
+"""The stack: several models' log-odds, weighed by a logistic regression on students that none of them learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dkt.data.protocols import protocol_named
+from dkt.data.table import Answers
+from dkt.evaluate import Floats
+from dkt.models.base import Model
+from dkt.models.logistic import logistic_regression
+from dkt.models.sequence import AKT, DKT
+from dkt.models.trees import Trees
+from dkt.rasch import sigmoid
+
+
+class Stack(Model):
+    """Weighs `models`, each fitted on the training data, on the validation data."""
+
+    def __init__(self, models: Sequence[Model], protocol: str = "akt", seed: int = 0) -> None:
+        super().__init__(protocol, seed)
+        others = [model.title for model in models if model.protocol != protocol]
+        if others:
+            raise ValueError(
+                f"{', '.join(others)} differs from the protocol of the stack, {protocol}; give all the same."
+            )
+        self.models = list(models)
+
+    @property
+    def title(self) -> str:  # type: ignore[override]  # a plain attribute in other models
+        return " & ".join(model.title for model in self.models)
+
+    def _fit(self, train: Answers, valid: Answers) -> None:
+        for model in self.models:
+            model.fit(train, valid)
+        scored = protocol_named(self.protocol).scored(valid)
+        self.weights = logistic_regression(self._log_odds(valid)[scored], valid.answer[scored].astype(np.float64), 1.0)
+
+    def predict(self, answers: Answers) -> Floats:
+        return sigmoid(self._log_odds(answers) @ self.weights)
+
+    def _log_odds(self, answers: Answers) -> Floats:
+        columns = [np.clip(model.predict(answers).astype(np.float64), 1e-6, 1 - 1e-6) for model in self.models]
+        return np.stack([np.ones(len(answers)), *(np.log(p / (1 - p)) for p in columns)], axis=1)
+
+    @property
+    def n_parameters(self) -> int:
+        return sum(model.n_parameters for model in self.models)
+
+
+class Hybrid(Stack):
+    """Trees and sequence models on the same causal features: what the one overlooks, the other sees."""
+
+    def __init__(self, protocol: str = "akt", seed: int = 0) -> None:
+        nets = [net(features=True, protocol=protocol, seed=seed) for net in (DKT, AKT)]
+        super().__init__([Trees(protocol=protocol, seed=seed), *nets], protocol, seed)

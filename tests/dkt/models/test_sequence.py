@@ -1,0 +1,81 @@
+"""The interface of all models: fit, predict, evaluate, cross-validate, on the rows of the protocol."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dkt.data.simulate import simulate
+from dkt.data.splits import split_students
+from dkt.evaluate import auc, baselines
+from dkt.models.catalogue import SEQUENCE, model_named
+from dkt.models.elo import Elo
+from dkt.models.hybrid import Stack
+from dkt.models.logistic import IRT
+from dkt.models.sequence import DKT
+from dkt.task import DktTask
+
+TRAIN, TEST = split_students(simulate(students=120, questions=40, skills=8, concepts=3)[0], (0.7, 0.3))
+
+
+@pytest.mark.parametrize("features", [False, True], ids=["plain", "features"])
+@pytest.mark.parametrize("name", SEQUENCE)
+def test_every_net_learns_something_in_a_few_steps(name, features):
+    model = SEQUENCE[name](epochs=6, cells=500, lr=0.02, dim=16, features=features).fit(TRAIN)
+    p = model.predict(TEST)
+    right = TEST.answer.astype(bool)
+    assert auc(right, p) > auc(right, baselines(TRAIN, TEST)["rate of the skill"])
+
+
+def test_the_best_epoch_is_kept_and_training_stops_after_it():
+    model = DKT(epochs=30, patience=1, lr=0.1, cells=500, dim=8, hidden=8).fit(TRAIN)
+    assert len(model.history) < 30
+    valid = split_students(TRAIN, (0.9, 0.1), 0)[1]
+    assert model.evaluate(valid).score.auc == pytest.approx(max(model.history), abs=1e-6)
+
+
+def test_a_hybrid_is_the_same_after_its_checkpoint(tmp_path):
+    import fulgurite as pl
+
+    model = DKT(epochs=1, features=True, dim=8, hidden=8).fit(TRAIN)
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, max_epochs=0)
+    trainer.strategy.connect(model.task)
+    trainer.save_checkpoint(tmp_path / "hybrid.ckpt")
+    before = model.predict(TEST)
+    model.task = DktTask.load_from_checkpoint(tmp_path / "hybrid.ckpt")
+    assert np.array_equal(model.predict(TEST), before)
+
+
+def test_a_prediction_of_a_hybrid_does_not_know_its_own_answer_or_later_ones():
+    model = DKT(epochs=1, features=True, dim=8, hidden=8).fit(TRAIN)
+    rows = TEST.offsets[:-1] + 3
+    later = np.arange(len(TEST)) >= np.repeat(rows, TEST.lengths)
+    turned = replace(TEST, answer=np.where(later, 1 - TEST.answer, TEST.answer).astype(np.int8))
+    assert np.array_equal(model.predict(turned)[rows], model.predict(TEST)[rows])
+
+
+def test_a_stack_is_no_worse_than_its_best_model_on_what_it_was_weighed_on():
+    train, valid = split_students(TRAIN, (0.7, 0.3))
+    stack = Stack([Elo(), IRT()]).fit(train, valid)
+    alone = [model.evaluate(valid).score.log_loss for model in stack.models]
+    assert stack.evaluate(valid).score.log_loss < min(alone) + 1e-3
+    assert stack.title == "Elo & IRT"
+
+
+def test_a_stack_of_different_protocols_is_refused():
+    with pytest.raises(ValueError, match="another protocol"):
+        Stack([Elo(protocol="last")])
+
+
+def test_names_of_the_catalogue():
+    assert model_named("dkt").title == "DKT"
+    assert model_named("akt-r+features", epochs=2).title == "AKT-R + features"
+    assert model_named("akt", epochs=2).epochs == 2
+    with pytest.raises(ValueError, match="model 'gpt' is unknown; choose from elo, irt"):
+        model_named("gpt")
+
+
+def test_only_the_last_rows_count_under_that_protocol():
+    assert Elo(protocol="last").fit(TRAIN).evaluate(TEST).score.n == TEST.n_students

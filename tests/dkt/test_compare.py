@@ -1,0 +1,110 @@
+"""dkt compare, cv and data describe, and the figures they are made of."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from dkt.cli import main
+from dkt.data.protocols import PROTOCOLS
+from dkt.data.simulate import simulate
+from dkt.evaluate import auc, ece, interval, paired_difference, report
+
+SCHOOL = ["--students", "80", "--questions", "80", "--skills", "12", "--concepts", "4", "--answers", "25"]
+
+
+@pytest.fixture
+def train(tmp_path, capsys):
+    assert main(["simulate", str(tmp_path), *SCHOOL]) == 0
+    capsys.readouterr()
+    return str(tmp_path / "train_data.csv")
+
+
+def test_compare_ends_in_one_table_of_the_same_rows(train, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    assert main(["compare", "elo", "bkt", "dkt-r", "--epochs", "1", "--data", train, "--json", str(out)]) == 0
+    models = json.loads(out.read_text())["models"]
+    assert len({r[0]["score"]["n"] for r in models.values()}) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(line.split()[0] for line in lines[-3:]) == ["bkt", "dkt-r", "elo"]
+    assert "leak-free" in lines[-4]
+    assert sum("±" in line for line in lines[-3:]) == 2
+
+
+def test_compare_draws_its_table(train, tmp_path):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "plot.png"
+    assert main(["compare", "elo", "irt", "--data", train, "--plot", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_compare_reads_the_files_of_every_fold(train, tmp_path, capsys):
+    text = (tmp_path / "train_data.csv").read_text()
+    for part in ("train", "valid", "test"):
+        for fold in (1, 2):
+            (tmp_path / f"{part}{fold}.csv").write_text(text)
+    files = [x for part in ("data", "valid", "test") for x in (f"--{part}", str(tmp_path / f"{part}{{fold}}.csv"))]
+    files[1] = str(tmp_path / "train{fold}.csv")
+    assert main(["compare", "elo", "--folds", "2", *files]) == 0
+    assert "2 test sets" in capsys.readouterr().out
+
+
+def test_cv_writes_one_prediction_for_each_row(train, tmp_path, capsys):
+    oof = tmp_path / "oof.csv"
+    assert main(["cv", "elo", "--data", train, "--folds", "3", "--oof", str(oof)]) == 0
+    rows = oof.read_text().splitlines()
+    assert rows[0] == "student,row,answer,prediction"
+    assert len(rows) == len((tmp_path / "train_data.csv").read_text().splitlines())
+    assert capsys.readouterr().out.count("fold ") == 3
+
+
+def test_describe_says_what_is_there(train, capsys):
+    assert main(["data", "describe", train, "--test", train]) == 0
+    out = capsys.readouterr().out
+    assert "students                72" in out
+    assert "leak: 72 student ids are in both files" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", "gpt", "--data", "TRAIN"], "model 'gpt' is unknown"),
+        (["compare", "elo"], "--data FILE"),
+        (["compare", "elo", "--data", "TRAIN", "--test", "TRAIN"], "--test needs --valid"),
+        (["cv", "elo", "--data", "TRAIN", "--folds", "2"], "folds=2 must be at least 3"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(train, capsys, arguments, message):
+    assert main([train if a == "TRAIN" else a for a in arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_intervals_hold_the_auc_and_narrow_with_more_students():
+    rng = np.random.default_rng(0)
+    right = rng.random(4000) < 0.6
+    value = rng.normal(size=4000) + right
+    student = np.arange(4000) // 10
+    low, high = interval(right, value, student)
+    assert low < auc(right, value) < high
+    few = interval(right[:400], value[:400], student[:400])
+    assert few[1] - few[0] > high - low
+
+
+def test_a_model_against_itself_differs_by_nothing():
+    right, value = np.arange(20) % 3 == 0, np.arange(20.0)
+    assert paired_difference(right, value, value, np.arange(20) // 2) == (0.0, 0.0)
+
+
+def test_calibration_error_of_known_cases():
+    assert ece(np.array([True, False]), np.array([0.5, 0.5])) == 0
+    assert ece(np.array([False, False]), np.array([1.0, 0.5])) == 0.75
+
+
+def test_reports_split_by_how_much_is_known_of_the_student():
+    answers, _ = simulate(students=30, questions=40, skills=6, concepts=2, answers_per_student=30)
+    found = report(answers, answers.extra["truth"], PROTOCOLS["akt"])
+    counts = [n for _, n in found.auc_by_history.values()]
+    assert counts[0] == 30
+    assert sum(counts) == len(answers)
