@@ -1,0 +1,41 @@
+"""dkt cv: a model cross-validated by student, with out-of-fold predictions."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dkt.commands.models import MODELS_HELP, add_model_arguments, model_of
+from dkt.commands.shared import FORMATS_HELP, Report, empty_report, read_merged
+from dkt.data.protocols import protocol_named
+from dkt.evaluate import report
+
+EPILOG = FORMATS_HELP
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("model", metavar="MODEL", help=MODELS_HELP)
+    command.add_argument("--data", type=Path, metavar="FILE", required=True, help="answers of all students")
+    command.add_argument("--oof", type=Path, metavar="FILE", help="write every row's out-of-fold prediction")
+    add_model_arguments(command)
+
+
+def run(arguments: argparse.Namespace) -> Report:
+    torch.set_num_threads(arguments.threads)
+    answers = read_merged(arguments.data, arguments)
+    found = model_of(arguments.model, arguments).cross_validate(answers, arguments.folds)
+    for fold, result in enumerate(found.reports, start=1):
+        print(f"fold {fold} ({found.cpu_seconds[fold - 1]:.1f} CPU s): {result.score}")
+    whole = report(answers, found.out_of_fold, protocol_named(arguments.protocol), arguments.seed)
+    print(f"all students, each by a model of the others:\n{whole}")
+    if arguments.oof:
+        lines = ["student,row,answer,prediction"]
+        names, nth = answers.student_names, np.arange(len(answers)) - np.repeat(answers.offsets[:-1], answers.lengths)
+        for s, i, a, p in zip(answers.student, nth, answers.answer, found.out_of_fold, strict=True):
+            lines.append(f"{names[s]},{i},{a},{float(p)!r}")
+        arguments.oof.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        print(f"out-of-fold predictions: {arguments.oof}")
+    return {**empty_report(), "test": whole.as_dict(), "folds": [r.as_dict() for r in found.reports]}
