@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fulgurite.utilities import rank_zero
+
 torch.set_num_threads(1)
 
 # What `seed_everything` and `deterministic=True` are documented to leave behind: put back, not complained of.
@@ -50,6 +52,7 @@ def leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     random.seed(0)
     torch.manual_seed(0)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(rank_zero, "_warned", set())  # what is said once is said once a test
     environment, state = dict(os.environ), process_state()
     cudnn = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
     algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()

@@ -28,6 +28,8 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"python -m fulgurite knows one command, run, and was given {command!r}.\n{_USAGE}")
     if not rest or rest == ["-m"]:
         sys.exit(f"run needs a script, or -m and a module.\n{_USAGE}")
+    if rest[0] != "-m" and not Path(rest[0]).exists():
+        sys.exit(f"there is no script {rest[0]}.")
     install_alias()
     if rest[0] == "-m":
         _, module, *theirs = rest
@@ -36,8 +38,6 @@ def main(arguments: list[str]) -> None:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
         return
     script, *theirs = rest
-    if not Path(script).exists():
-        sys.exit(f"there is no script {script}.")
     sys.argv = [script, *theirs]
     sys.path[0] = str(Path(script).resolve().parent)
     runpy.run_path(script, run_name="__main__")

@@ -148,7 +148,7 @@ def load_callbacks(run: Run, checkpoint: dict[str, Any]) -> None:
         return
     known = {key: callback for callback in run.callbacks for key in (callback.state_key, type(callback))}
     left = [str(key) for key in states if key not in known]
-    if left:
+    if left and run.training:  # evaluating needs no EarlyStopping
         rank_zero_warn(
             f"the checkpoint holds the state of callbacks that this trainer does not have: {', '.join(left)}. "
             "Add them with the same arguments to go on as before."

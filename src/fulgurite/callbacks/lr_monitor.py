@@ -47,7 +47,6 @@ class LearningRateMonitor(Callback):
         self.lrs: dict[str, list[float]] = {}
         self.last_momentum_values: dict[str, Any] = {}
         self.last_weight_decay_values: dict[str, Any] = {}
-        self.lr_sch_names: list[str] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.loggers:
@@ -106,20 +105,16 @@ class LearningRateMonitor(Callback):
         return values
 
     def _named(self, trainer: Trainer) -> Iterator[tuple[Optimizer, str | None, list[str]]]:
-        """Each optimizer once, with its scheduler's interval and the names of its parameter groups."""
-        seen: list[Optimizer] = []
+        """Each scheduler's optimizer, then those without one: its interval and the names of its parameter groups."""
         of_class: Counter[type[Optimizer]] = Counter()
-        self.lr_sch_names = []
+        scheduled: list[Optimizer] = []
         for config in trainer.lr_scheduler_configs:
             optimizer = config.scheduler.optimizer
-            if optimizer not in seen:
-                seen.append(optimizer)
-                name = config.name or f"lr-{type(optimizer).__name__}"
-                self.lr_sch_names.append(name)
-                yield optimizer, config.interval, self._group_names(optimizer, name, of_class, bool(config.name))
+            scheduled.append(optimizer)
+            name = config.name or f"lr-{type(optimizer).__name__}"
+            yield optimizer, config.interval, self._group_names(optimizer, name, of_class, bool(config.name))
         for optimizer in trainer.optimizers:
-            if optimizer not in seen:
-                seen.append(optimizer)
+            if optimizer not in scheduled:
                 name = f"lr-{type(optimizer).__name__}"
                 yield optimizer, None, self._group_names(optimizer, name, of_class, False)
 

@@ -167,7 +167,11 @@ class ModelCheckpoint(Checkpoint):
             due = self._time_is_up(trainer, self._train_time_interval)
         else:
             return
-        if due and not self._should_skip_saving_checkpoint(trainer):
+        if not due or self._should_skip_saving_checkpoint(trainer):
+            return
+        if self.monitor is not None and self._validation_closes_epoch(trainer):
+            self._waiting = True  # its end saves the same weights, and knows every metric
+        else:
             self._save(trainer, self._monitor_candidates(trainer), by_step=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -223,6 +227,12 @@ class ModelCheckpoint(Checkpoint):
         if not sum(trainer.num_val_batches):
             return True
         return trainer.val_check_interval == 1.0  # else validation ends are the finer rhythm
+
+    def _validation_closes_epoch(self, trainer: Trainer) -> bool:
+        """Whether this was the last batch, and a validation that saves follows."""
+        run = trainer._run
+        follows = run is not None and trainer.progress.is_last_batch and run.validation_due()
+        return follows and not self._should_save_on_train_epoch_end(trainer)
 
     def _time_is_up(self, trainer: Trainer, interval: timedelta) -> bool:
         now = time.monotonic()
