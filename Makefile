@@ -48,5 +48,5 @@ $(VENV)/test.stamp: $(VENV)/dkt.stamp
 	touch $@
 
 $(VENV)/everything.stamp: $(VENV)/test.stamp
-	$(PIP) --editable '.[dkt,test,lint,parity]'
+	$(PIP) --editable '.[everything]'
 	touch $@

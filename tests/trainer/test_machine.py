@@ -22,7 +22,11 @@ def test_one_process_on_this_machine(accelerator: str, devices: Any) -> None:
     assert trainer.is_global_zero
 
 
-@pytest.mark.parametrize("strategy", ["auto", "single_device", pl.strategies.SingleDeviceStrategy("cpu")], ids=["auto", "by name", "by object"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["auto", "single_device", pl.strategies.SingleDeviceStrategy("cpu")],
+    ids=["auto", "by name", "by object"],
+)
 def test_single_device_strategies(strategy: Any) -> None:
     trainer, _ = fit(strategy=strategy)
     assert isinstance(trainer.strategy, pl.strategies.SingleDeviceStrategy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import sys
@@ -26,14 +27,11 @@ def __getattr__(name: str) -> Any:
 def _tqdm_class() -> type[tqdm[Any]]:
     """tqdm's class for the terminal or the notebook, with numbers that do not change their width at each step."""
     try:
-        if "ipykernel" in sys.modules:
-            from tqdm.auto import tqdm
-        else:
-            from tqdm import tqdm
+        module = importlib.import_module("tqdm.auto" if "ipykernel" in sys.modules else "tqdm")
     except ImportError as error:
         raise ModuleNotFoundError("TQDMProgressBar needs tqdm: pip install 'fulgurite[tqdm]'") from error
 
-    class Tqdm(tqdm):  # type: ignore[misc,type-arg]  # tqdm's own hints are partial
+    class Tqdm(module.tqdm):  # type: ignore[misc,name-defined]  # which of the two is known at run time only
         @staticmethod
         def format_num(n: Any) -> str:
             return as_text(n)
@@ -113,7 +111,7 @@ class TQDMProgressBar(TimedProgressBar):
         return self._made(self.predict_description, leave=True)
 
     def _made(self, description: str, leave: bool, below: bool = False) -> tqdm[Any]:
-        return _tqdm_class_once()(
+        made: tqdm[Any] = _tqdm_class_once()(
             desc=description,
             position=2 * self.process_position + below,
             disable=self.is_disabled,
@@ -123,6 +121,7 @@ class TQDMProgressBar(TimedProgressBar):
             smoothing=0,
             bar_format=self.BAR_FORMAT,
         )
+        return made
 
     def print(self, *args: Any, sep: str = " ", **kwargs: Any) -> None:
         if self._bars and not self.is_disabled:
