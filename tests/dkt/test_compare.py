@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from dkt.cli import main
 from dkt.data.protocols import PROTOCOLS
 from dkt.data.simulate import simulate
-from dkt.evaluate import auc, ece, interval, paired_difference, report
+from dkt.evaluate import accuracy, auc, brier, ece, interval, log_loss, paired_difference, report
 
 SCHOOL = ["--students", "80", "--questions", "80", "--skills", "12", "--concepts", "4", "--answers", "25"]
 
@@ -102,9 +103,35 @@ def test_calibration_error_of_known_cases():
     assert ece(np.array([False, False]), np.array([1.0, 0.5])) == 0.75
 
 
-def test_reports_split_by_how_much_is_known_of_the_student():
+def test_reports_split_by_the_place_in_the_history():
     answers, _ = simulate(students=30, questions=40, skills=6, concepts=2, answers_per_student=30)
     found = report(answers, answers.extra["truth"], PROTOCOLS["akt"])
+    assert list(found.auc_by_history) == ["1", "2-5", "6-20", "21-100", "101+"]
     counts = [n for _, n in found.auc_by_history.values()]
     assert counts[0] == 30
+    assert counts[1] == 4 * 30
     assert sum(counts) == len(answers)
+    assert found.auc_by_history == found.auc_leakfree_by_history  # the simulated school repeats no question
+
+
+def test_a_report_prints_every_figure_over_all_rows_and_over_leak_free_rows():
+    answers, _ = simulate(students=30, questions=40, skills=6, concepts=2, answers_per_student=30)
+    answers = replace(answers, question=answers.question // 2)  # now some rows ask the question of the row before
+    found = report(answers, answers.extra["truth"], PROTOCOLS["akt"])
+    head, all_rows, leak_free, _, *history = str(found).splitlines()
+    assert head.split() == ["AUC", "95%", "accuracy", "log", "loss", "Brier", "ECE", "rows"]
+    fresh, p = answers.leak_free, answers.extra["truth"]
+    right = answers.answer.astype(bool)
+    for line, name, rows in ((all_rows, "all rows", right | True), (leak_free, "leak-free", fresh)):
+        figures = [f(right[rows], p[rows]) for f in (auc, accuracy, log_loss, brier, ece)]
+        assert line.startswith(name)
+        assert [cell for cell in line.split()[-7:] if ".." not in cell][:5] == [f"{f:.4f}" for f in figures]
+        assert line.split()[-1] == f"{rows.sum():,}"
+    assert [line[:9] for line in history] == ["all rows ", "leak-free"]
+
+
+def test_without_question_ids_a_report_has_no_leak_free_figures():
+    answers, _ = simulate(students=30, questions=40, skills=6, concepts=2, answers_per_student=30)
+    found = report(replace(answers, question=None), answers.extra["truth"], PROTOCOLS["akt"])
+    assert found.auc_leakfree_by_history is None
+    assert str(found).splitlines()[2].split() == ["leak-free", *"-------"]

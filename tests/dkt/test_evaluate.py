@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dkt.data import Answers
-from dkt.evaluate import accuracy, auc, baselines, log_loss, score
+from dkt.evaluate import accuracy, auc, baselines, brier, ece, log_loss, score
 
 
 def pairs(seed=0, n=5000):
@@ -29,6 +29,15 @@ def test_auc_of_packed_keys_equals_the_count_of_pairs_won():
     value = np.round(value, 1).astype(np.float32)
     won = (value[right][:, None] > value[~right]) + 0.5 * (value[right][:, None] == value[~right])
     assert auc(right, value) == won.mean()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_auc_of_logits_equals_that_of_their_probabilities_and_no_value_is_changed(dtype):
+    right, value = pairs(n=2000)
+    value = np.round(value, 2).astype(dtype)
+    before = value.copy()
+    assert auc(right, value) == auc(right, (value + 10) / 100)
+    assert value.tolist() == before.tolist()
 
 
 def test_minus_zero_ties_with_zero():
@@ -58,6 +67,8 @@ def test_leak_free_figures_are_those_of_the_rows_kept():
     figures = score(right.astype(np.int8), p, fresh)
     assert figures.auc_leakfree == auc(right[fresh], p[fresh])
     assert figures.n_leakfree == fresh.sum()
+    assert figures.brier_leakfree == brier(right[fresh], p[fresh])
+    assert figures.ece_leakfree == ece(right[fresh], p[fresh])
     assert f"AUC {figures.auc:.4f} (leak-free {figures.auc_leakfree:.4f})" in str(figures)
 
 
