@@ -237,11 +237,12 @@ TABLE: dict[str, Row] = {
         MisconfigurationException,
         "accelerator|auto|CUDA",
     ),
-    "several processes": (lambda: trainer(strategy="ddp", devices=2), (NotImplementedError, ValueError), "ddp"),  # type: ignore[dict-item]
+    "a strategy nobody knows": (lambda: trainer(strategy="dpd"), ValueError, "dpd|'ddp'"),
+    "one device by several": (lambda: trainer(strategy="single_device", devices=2), MisconfigurationException, "ddp"),
     "deepspeed": (
         lambda: trainer(strategy="deepspeed"),
         (NotImplementedError, ValueError),
-        "deepspeed|strategy='auto'",
+        "deepspeed|strategy='fsdp'",
     ),  # type: ignore[dict-item]
     # --- data -------------------------------------------------------------------------------------------------
     "no loader": (lambda: fit(without("train_dataloader")), MisconfigurationException, "train_dataloader"),

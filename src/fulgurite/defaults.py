@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from fulgurite.callbacks.callback import Callback
 from fulgurite.callbacks.checkpoint import Checkpoint
 from fulgurite.hooks import overrides
-from fulgurite.machine.devices import Devices
-from fulgurite.machine.environments import ClusterEnvironment
+from fulgurite.machine.devices import Devices, in_notebook
+from fulgurite.machine.environments import ClusterEnvironment, environment_of
 from fulgurite.machine.precision import Precision
 from fulgurite.machine.strategy import SingleDeviceStrategy, Strategy, TorchCheckpointIO
 from fulgurite.states import TrainerFn
@@ -210,20 +210,58 @@ def _check_plugins(flags: Flags, given: dict[str, Any]) -> None:
         raise ValueError("a Precision plugin and the argument precision say the same thing twice; pass one of them.")
 
 
-def strategy_of(strategy: str | Strategy, chosen: Devices, num_nodes: int) -> Strategy:
-    if isinstance(strategy, Strategy):
-        return strategy
-    if strategy not in ("auto", "single_device") or len(chosen.devices) > 1 or num_nodes > 1:
-        asked = f"strategy={strategy!r}" if strategy != "auto" else f"devices={len(chosen.devices)}"
-        asked += f", num_nodes={num_nodes}" if num_nodes > 1 else ""
-        if isinstance(strategy, str) and strategy.split("_")[0] in ("deepspeed", "xla", "hpu"):
-            raise NotImplementedError(f"{asked} is not supported. Use one device: strategy='auto', devices=1.")
-        if not isinstance(strategy, str) or strategy.split("_")[0] not in ("auto", "ddp", "fsdp", "single", "dp"):
-            raise ValueError(f"strategy={strategy!r} is not one of 'auto' and 'single_device'.")
-        raise NotImplementedError(
-            f"{asked} asks for several processes, which this version does not start. Use devices=1."
-        )
-    return SingleDeviceStrategy(chosen.root)
+_START_METHODS = {"ddp": "popen", "ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}
+_UNUSED = {"_find_unused_parameters_true": True, "_find_unused_parameters_false": False}
+_ABSENT = {
+    "deepspeed": "DeepSpeed is not supported; use strategy='fsdp', or 'ddp' where the model fits a device.",
+    "xla": "TPUs need torch_xla, which is not supported here; use a CUDA device or the CPU.",
+    "hpu": "Gaudi devices are not supported here; use a CUDA device or the CPU.",
+}
+
+
+def strategy_of(
+    strategy: str | Strategy, chosen: Devices, num_nodes: int, environment: ClusterEnvironment | None = None
+) -> Strategy:
+    """The strategy that the trainer's arguments, and whoever started this process, ask for."""
+    if isinstance(strategy, str):
+        strategy = _strategy_by_name(strategy, chosen, num_nodes, environment)
+    place = getattr(strategy, "place", None)
+    if place is not None:
+        place(chosen, num_nodes, environment)
+    return strategy
+
+
+def _strategy_by_name(name: str, chosen: Devices, num_nodes: int, environment: ClusterEnvironment | None) -> Strategy:
+    started = environment_of(environment)
+    several = len(chosen.devices) > 1 or num_nodes > 1
+    if name == "auto":
+        among_others = started.creates_processes_externally and started.world_size() > 1
+        if not several and not among_others:
+            return SingleDeviceStrategy(chosen.root)
+        name = "ddp_fork" if in_notebook() and not among_others else "ddp"
+    if name == "single_device":
+        if several:
+            raise MisconfigurationException(
+                f"strategy='single_device' with devices={len(chosen.devices)}, num_nodes={num_nodes}: it uses one. "
+                "Write devices=1, or strategy='ddp'."
+            )
+        return SingleDeviceStrategy(chosen.root)
+    base, unused = name, None
+    for suffix, value in _UNUSED.items():
+        if name.endswith(suffix):
+            base, unused = name.removesuffix(suffix), value
+    if base in _START_METHODS:
+        from fulgurite.machine.ddp import DDPStrategy
+
+        kwargs: dict[str, Any] = {} if unused is None else {"find_unused_parameters": unused}
+        return DDPStrategy(start_method=_START_METHODS[base], **kwargs)
+    if base.split("_")[0] in _ABSENT:
+        raise NotImplementedError(f"strategy={name!r}: {_ABSENT[base.split('_')[0]]}")
+    if base.split("_")[0] == "fsdp":
+        raise NotImplementedError(f"strategy={name!r} is not there yet. Use strategy='ddp'.")
+    raise ValueError(
+        f"strategy={name!r} is not one of 'auto', 'single_device', {', '.join(map(repr, _START_METHODS))}."
+    )
 
 
 def loggers_of(logger: Any, root: str, fast_dev_run: bool) -> list[Logger]:

@@ -39,6 +39,7 @@ from fulgurite.defaults import (
 from fulgurite.hooks import calls, for_module, overrides
 from fulgurite.machine.accelerators import Accelerator, accelerator_of
 from fulgurite.machine.devices import resolve_devices
+from fulgurite.machine.environments import ClusterEnvironment
 from fulgurite.machine.precision import Precision
 from fulgurite.machine.signals import handled
 from fulgurite.machine.strategy import Strategy, TorchCheckpointIO
@@ -182,7 +183,7 @@ class Trainer(OldMembers):
         chosen = resolve_devices(accelerator, devices)
         self.accelerator: Accelerator = accelerator_of(chosen.kind)
         self.num_nodes = num_nodes
-        self.strategy: Strategy = strategy_of(strategy, chosen, num_nodes)
+        self.strategy: Strategy = strategy_of(strategy, chosen, num_nodes, flags.plugin(ClusterEnvironment))
         self.precision_plugin: Precision = flags.plugin(Precision) or Precision(precision, self.strategy.root_device)
         if (checkpoint_io := flags.plugin(TorchCheckpointIO)) is not None:
             self.strategy.checkpoint_io = checkpoint_io
@@ -445,6 +446,7 @@ class Trainer(OldMembers):
         self._attach_module_callbacks(run)
         self._old = adapt(run)
         self._check(fn)
+        self.strategy.setup_environment()
         self._prepare_data()
         if self._active_profiler is not None:
             self._active_profiler.setup(stage=stage, local_rank=self.local_rank, log_dir=self.log_dir)
@@ -972,13 +974,14 @@ class Trainer(OldMembers):
 
     @property
     def device_ids(self) -> list[int]:
-        """Indices of this machine's devices in use."""
-        return [self.strategy.root_device.index or 0]
+        """Indices of this machine's devices in use; on the CPU, of its processes."""
+        devices = self.strategy.parallel_devices or [self.strategy.root_device]
+        return [i if device.index is None else device.index for i, device in enumerate(devices)]
 
     @property
     def num_devices(self) -> int:
         """Devices of this machine in use."""
-        return len(self.device_ids)
+        return self.strategy.num_processes
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, int] | None:

@@ -250,9 +250,9 @@ _LACKING: dict[str, str] = {
     "CometLogger comet": f"it is not part of this version; {_LOGGER}",
     "LoggerCollection": "pass a list of loggers; trainer.loggers gives it back.",
     "TrainResult EvalResult Result": "log with self.log(name, value) and return the loss.",
-    "DDPStrategy FSDPStrategy ModelParallelStrategy ParallelStrategy FSDPPrecision LayerSync TorchSyncBatchNorm": (
-        "several processes are not part of this version: use devices=1."
-    ),
+    "FSDPStrategy ModelParallelStrategy FSDPPrecision": "it is not part of this version: use strategy='ddp'.",
+    "ParallelStrategy": "from fulgurite.strategies import DDPStrategy",
+    "LayerSync TorchSyncBatchNorm": "write Trainer(sync_batchnorm=True).",
     "DDPShardedPlugin DDPSpawnShardedPlugin DDPFullyShardedPlugin DDP2Plugin DataParallelPlugin HorovodPlugin"
     " HorovodStrategy DataParallelStrategy BaguaStrategy": "use strategy='ddp' or strategy='fsdp'.",
     "AsyncCheckpointIO": "checkpoints are written by TorchCheckpointIO; subclass it to write in a thread.",

@@ -1,8 +1,11 @@
-"""What started the processes of a run: torchrun, SLURM, or nobody."""
+"""What started the processes of a run: torchrun, SLURM, a launcher that sets the same variables, or nobody."""
 
 from __future__ import annotations
 
 import os
+import re
+
+from fulgurite.utilities.exceptions import MisconfigurationException
 
 
 class ClusterEnvironment:
@@ -18,7 +21,14 @@ class ClusterEnvironment:
         return cls._sign in os.environ
 
     def _number(self, what: str, default: int) -> int:
-        return int(os.environ.get(self._names[what], default))
+        name = self._names[what]
+        value = os.environ.get(name, str(default))
+        if not value.isdecimal():
+            raise MisconfigurationException(
+                f"the environment variable {name}={value!r} is not a number of 0 or more; it says this process's "
+                f"{what.replace('_', ' ')}."
+            )
+        return int(value)
 
     @property
     def main_port(self) -> int:
@@ -41,19 +51,32 @@ class ClusterEnvironment:
 
 
 class LightningEnvironment(ClusterEnvironment):
-    """Nobody started this process among others."""
+    """Nobody started this process among others, or a launcher that says so in torchrun's variables."""
 
-    creates_processes_externally = False
+    _contract = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
     @classmethod
     def detect(cls) -> bool:
         return True
 
+    @property
+    def creates_processes_externally(self) -> bool:  # type: ignore[override]  # read only here: the variables say it
+        return all(name in os.environ for name in self._contract)
+
+    @property
+    def main_address(self) -> str:  # type: ignore[override]  # as above
+        return os.environ.get("MASTER_ADDR", "127.0.0.1")
+
 
 class TorchElasticEnvironment(ClusterEnvironment):
     """Started by torchrun."""
 
+    _names = {**ClusterEnvironment._names, "node_rank": "GROUP_RANK"}
     _sign = "TORCHELASTIC_RUN_ID"
+
+    @property
+    def main_address(self) -> str:  # type: ignore[override]  # read only here: torchrun says it
+        return os.environ.get("MASTER_ADDR", "127.0.0.1")
 
 
 class SLURMEnvironment(ClusterEnvironment):
@@ -69,6 +92,37 @@ class SLURMEnvironment(ClusterEnvironment):
 
     def __init__(self, auto_requeue: bool = True, requeue_signal: object = None) -> None:
         self.auto_requeue, self.requeue_signal = auto_requeue, requeue_signal
+
+    @classmethod
+    def detect(cls) -> bool:
+        """Whether srun started this process; a shell inside an allocation is not one of its tasks."""
+        return cls._sign in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+
+    @property
+    def main_address(self) -> str:  # type: ignore[override]  # read only here: SLURM says it
+        if "MASTER_ADDR" in os.environ:
+            return os.environ["MASTER_ADDR"]
+        nodes = os.environ.get("SLURM_NODELIST", "127.0.0.1")
+        first = re.sub(r"\[(.*?)[,-].*\]", r"\1", nodes)  # node[03-07,09] -> node03
+        return re.sub(r"\[(.*?)\]", r"\1", first).split(",")[0].split(" ")[0]
+
+    @property
+    def main_port(self) -> int:
+        """The same on every node, other for every job."""
+        if "MASTER_PORT" in os.environ:
+            return int(os.environ["MASTER_PORT"])
+        job = os.environ.get("SLURM_JOB_ID", "")
+        return 15000 + int(job[-4:]) if job[-4:].isdecimal() else 12910
+
+
+def environment_of(given: ClusterEnvironment | None = None) -> ClusterEnvironment:
+    """Who started this process: the plugin that the user passes, else torchrun, SLURM, or nobody."""
+    if given is not None:
+        return given
+    for kind in (TorchElasticEnvironment, SLURMEnvironment):
+        if kind.detect():
+            return kind()
+    return LightningEnvironment()
 
 
 __all__ = ["ClusterEnvironment", "LightningEnvironment", "SLURMEnvironment", "TorchElasticEnvironment"]

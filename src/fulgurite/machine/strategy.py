@@ -55,6 +55,8 @@ class Strategy:
     global_rank = 0
     local_rank = 0
     node_rank = 0
+    num_processes = 1  # on this machine
+    parallel_devices: list[torch.device] | None = None
 
     def __init__(self, root_device: torch.device | str = "cpu") -> None:
         self.root_device = torch.device(root_device)
@@ -65,6 +67,9 @@ class Strategy:
     @property
     def is_global_zero(self) -> bool:
         return self.global_rank == 0
+
+    def setup_environment(self) -> None:
+        """Meet the other processes, where there are any."""
 
     def setup(self, module: LightningModule) -> nn.Module:
         """Move the module to its device and give the callable that trains."""
@@ -89,6 +94,10 @@ class Strategy:
 
     def broadcast(self, obj: T, src: int = 0) -> T:
         return obj
+
+    def gather_objects(self, obj: T) -> list[T]:
+        """The objects of all processes, in the order of their ranks, on all."""
+        return [obj]
 
     def barrier(self, name: str | None = None) -> None:
         """Wait for all processes."""

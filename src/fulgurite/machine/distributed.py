@@ -1,0 +1,211 @@
+"""What every strategy of several processes shares: who they are, the process group, and the collectives by name."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from fulgurite.machine.environments import ClusterEnvironment, environment_of
+from fulgurite.machine.strategy import Strategy, TorchCheckpointIO
+from fulgurite.utilities.exceptions import MisconfigurationException
+from fulgurite.utilities.rank_zero import rank_zero_only
+
+if TYPE_CHECKING:
+    from fulgurite.machine.devices import Devices
+    from fulgurite.machine.precision import Precision
+
+T = TypeVar("T")
+DEFAULT_TIMEOUT = timedelta(minutes=5)
+
+
+class DistributedStrategy(Strategy):
+    """One process a device. The environment says who this process is; torch.distributed carries what is exchanged.
+
+    Args:
+        accelerator: accepted for Lightning's signature; the trainer's own counts.
+        parallel_devices: the devices of this machine, a process each; by default the trainer's.
+        cluster_environment: who started the processes; by default found out.
+        checkpoint_io: how checkpoints reach the disk.
+        precision_plugin: accepted for Lightning's signature; pass it in the trainer's `plugins`.
+        process_group_backend: "gloo" or "nccl"; by default the one of the device.
+        timeout: after which a collective that does not complete is an error.
+    """
+
+    start_method = "popen"  # how a launcher starts the other processes, where nobody else has
+
+    def __init__(
+        self,
+        accelerator: Any = None,
+        parallel_devices: list[torch.device] | None = None,
+        cluster_environment: ClusterEnvironment | None = None,
+        checkpoint_io: TorchCheckpointIO | None = None,
+        precision_plugin: Precision | None = None,
+        process_group_backend: str | None = None,
+        timeout: timedelta | None = DEFAULT_TIMEOUT,
+    ) -> None:
+        super().__init__()
+        self.parallel_devices = parallel_devices
+        self.cluster_environment = cluster_environment
+        self.process_group_backend = process_group_backend
+        self.timeout = DEFAULT_TIMEOUT if timeout is None else timeout
+        self.launcher: Any = None  # starts the other processes; None where that has happened, or nobody can
+        self.num_nodes = 1
+        self.num_processes = 1  # on this machine
+        self._placed = False
+        if checkpoint_io is not None:
+            self.checkpoint_io = checkpoint_io
+        self.precision_plugin = precision_plugin
+
+    # who takes part
+    def place(self, chosen: Devices, num_nodes: int, environment: ClusterEnvironment | None = None) -> None:
+        """Learn the devices of this machine and who this process is."""
+        self.num_nodes = num_nodes
+        self.cluster_environment = environment_of(environment or self.cluster_environment)
+        devices = list(self.parallel_devices or chosen.devices)
+        outside = self.cluster_environment
+        if outside.creates_processes_externally:
+            world = outside.world_size()
+            if world % num_nodes:
+                raise MisconfigurationException(
+                    f"num_nodes={num_nodes}, and {type(outside).__name__} counts {world} processes in all, which is "
+                    "no multiple of it. Start the same number on each machine."
+                )
+            local = int(os.environ.get("LOCAL_WORLD_SIZE", world // num_nodes))
+            if devices[0].type == "cpu":
+                devices = devices * local if len(devices) == 1 else devices
+            if len(devices) < local or (devices[0].type == "cpu" and len(devices) != local):
+                raise MisconfigurationException(
+                    f"devices={len(devices)}, and {type(outside).__name__} started {local} processes on this machine. "
+                    f"Write devices={local}, or leave it out."
+                )
+            devices = devices[:local]
+        self.parallel_devices = devices
+        self.num_processes = len(devices)
+        self.find_rank()
+
+    def find_rank(self) -> None:
+        """Read the ranks that the environment gives; again after a launcher has set them."""
+        outside = self.cluster_environment
+        assert outside is not None and self.parallel_devices is not None
+        if outside.creates_processes_externally:
+            self.world_size, self.global_rank = outside.world_size(), outside.global_rank()
+            self.local_rank, self.node_rank = outside.local_rank(), outside.node_rank()
+        else:
+            self.world_size = self.num_nodes * self.num_processes
+            self.node_rank = outside.node_rank()
+            self.local_rank = 0
+            self.global_rank = self.node_rank * self.num_processes
+        self.root_device = self.parallel_devices[self.local_rank]
+        rank_zero_only.rank = self.global_rank
+
+    # the process group
+    @property
+    def backend(self) -> str:
+        if self.process_group_backend is not None:
+            return self.process_group_backend
+        return "nccl" if self.root_device.type == "cuda" else "gloo"
+
+    def setup_environment(self) -> None:
+        """Meet the other processes; once for all calls of this process."""
+        if self.root_device.type == "cuda":
+            torch.cuda.set_device(self.root_device)
+        if dist.is_initialized():
+            if dist.get_world_size() != self.world_size:
+                raise MisconfigurationException(
+                    f"this process belongs to a group of {dist.get_world_size()} already, and the trainer is to use "
+                    f"{self.world_size} processes. Use the same number in every trainer of a program."
+                )
+            return
+        outside = self.cluster_environment
+        assert outside is not None
+        if self.world_size == 1:
+            store = dist.HashStore()  # type: ignore[attr-defined]  # documented, and not in torch's __all__
+            dist.init_process_group(self.backend, store=store, rank=0, world_size=1, timeout=self.timeout)
+            atexit.register(self.destroy)
+            return
+        if not outside.creates_processes_externally:
+            raise MisconfigurationException(
+                f"devices={self.num_processes} needs {self.world_size} processes, and nobody has started them: "
+                f"there is no launcher for strategy {type(self).__name__}(start_method={self.start_method!r}). "
+                f"Start the script with torchrun --nproc-per-node={self.num_processes}."
+            )
+        os.environ.setdefault("MASTER_ADDR", outside.main_address)
+        os.environ.setdefault("MASTER_PORT", str(outside.main_port))
+        dist.init_process_group(self.backend, rank=self.global_rank, world_size=self.world_size, timeout=self.timeout)
+        atexit.register(self.destroy)
+
+    def destroy(self) -> None:
+        """Leave the group, at the end of the process."""
+        atexit.unregister(self.destroy)
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    # collectives
+    def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
+        """A new tensor, reduced over all processes: "mean", "sum", "min", "max" or a torch ReduceOp."""
+        if not isinstance(tensor, Tensor):
+            tensor = torch.as_tensor(tensor, device=self.root_device)
+        name = str(reduce_op).lower().removeprefix("redoptype.")
+        operations = {"mean": "SUM", "avg": "SUM", "sum": "SUM", "min": "MIN", "max": "MAX", "product": "PRODUCT"}
+        if name not in operations:
+            raise ValueError(f"reduce_op={reduce_op!r} is not one of {', '.join(operations)}.")
+        reduced = tensor.detach().clone()
+        if name in ("mean", "avg") and not reduced.is_floating_point():
+            reduced = reduced.to(torch.get_default_dtype())
+        dist.all_reduce(reduced, getattr(dist.ReduceOp, operations[name]), group=group)
+        return reduced / dist.get_world_size(group) if name in ("mean", "avg") else reduced
+
+    def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
+        """The tensors of all processes, stacked; with `sync_grads` a gradient flows back to each."""
+        tensor = tensor.contiguous().to(self.root_device)
+        if sync_grads:
+            return _Gathered.apply(tensor, group)  # type: ignore[no-any-return,no-untyped-call]  # a tensor
+        return _gathered(tensor, group)
+
+    def broadcast(self, obj: T, src: int = 0) -> T:
+        """The object of process `src`, on all."""
+        box = [obj]
+        dist.broadcast_object_list(box, src, device=self.root_device)
+        return box[0]
+
+    def gather_objects(self, obj: T) -> list[T]:
+        """The objects of all processes, in the order of their ranks, on all."""
+        box: list[Any] = [None] * self.world_size
+        dist.all_gather_object(box, obj)
+        return box
+
+    def barrier(self, name: str | None = None) -> None:
+        """Wait for all processes."""
+        if not dist.is_initialized():
+            return
+        if self.root_device.type == "cuda":
+            dist.barrier(device_ids=[self.root_device.index])
+        else:
+            dist.barrier()
+
+
+def _gathered(tensor: Tensor, group: Any) -> Tensor:
+    parts = [torch.empty_like(tensor) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(parts, tensor.detach(), group=group)
+    return torch.stack(parts)
+
+
+class _Gathered(torch.autograd.Function):
+    """Gather, and in the backward pass give each process the sum of the gradients of its part."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, group: Any) -> Tensor:
+        ctx.group = group
+        return _gathered(tensor, group)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]  # the base takes any
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient, group=ctx.group)
+        return gradient[dist.get_rank(ctx.group)], None
