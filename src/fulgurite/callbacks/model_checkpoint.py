@@ -149,6 +149,7 @@ class ModelCheckpoint(Checkpoint):
         if self.dirpath is None:
             self.dirpath = self._default_dirpath(trainer)
         self.dirpath = trainer.strategy.broadcast(self.dirpath)
+        self._ranking = stage == "fit"
         by_step = self._every_n_train_steps or self._train_time_interval is not None
         if not by_step and type(self).on_train_batch_end is ModelCheckpoint.on_train_batch_end:
             self.on_train_batch_end = super().on_train_batch_end  # type: ignore[method-assign]  # a hook not overridden costs nothing
@@ -513,10 +514,11 @@ class ModelCheckpoint(Checkpoint):
         self._waiting = state_dict.get("waiting", False)
         self.best_model_path = state_dict["best_model_path"]
         if self.dirpath != (theirs := state_dict.get("dirpath", self.dirpath)):
-            rank_zero_warn(
-                f"The checkpoint directory was {theirs!r} and is {self.dirpath!r} now: only best_model_path is taken "
-                "over from the checkpoint; the ranking starts anew."
-            )
+            if self._ranking:
+                rank_zero_warn(
+                    f"The checkpoint directory was {theirs!r} and is {self.dirpath!r} now: only best_model_path is "
+                    "taken over from the checkpoint; the ranking starts anew."
+                )
             return
         self.best_model_score = state_dict["best_model_score"]
         self.kth_best_model_path = state_dict.get("kth_best_model_path", self.kth_best_model_path)

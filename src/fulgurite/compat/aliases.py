@@ -230,7 +230,7 @@ MOVED: dict[str, str] = {
     "utilities.model_utils": "from fulgurite.utilities.model_helpers import is_overridden",
 }
 
-_LOGGER = "use CSVLogger, TensorBoardLogger, WandbLogger, MLFlowLogger or a ten-line Logger of your own."
+_LOGGER = "use CSVLogger, TensorBoardLogger, WandbLogger, MLFlowLogger, CometLogger or a ten-line Logger of your own."
 _SPIKE = "subclass Callback and look at outputs['loss'] in on_train_batch_end."
 # names that we lack on purpose, and last parts of paths -> what to use
 _LACKING: dict[str, str] = {
@@ -247,7 +247,6 @@ _LACKING: dict[str, str] = {
         "call transformer_engine's own layers and autocast in training_step, and precision='bf16-mixed'."
     ),
     "TestTubeLogger test_tube NeptuneLogger neptune LitLogger litlogger TrainsLogger": _LOGGER,
-    "CometLogger comet": f"it is not part of this version; {_LOGGER}",
     "LoggerCollection": "pass a list of loggers; trainer.loggers gives it back.",
     "TrainResult EvalResult Result": "log with self.log(name, value) and return the loss.",
     "FSDPStrategy ModelParallelStrategy FSDPPrecision": "it is not part of this version: use strategy='ddp'.",

@@ -7,6 +7,7 @@ from typing import Any
 
 _HOME = {
     "CSVLogger": "csv_logs",
+    "CometLogger": "comet",
     "Logger": "logger",
     "MLFlowLogger": "mlflow",
     "TensorBoardLogger": "tensorboard",
