@@ -79,6 +79,19 @@ class Bank:
             rasch.mean,
         )
 
+    def state(self) -> dict[str, Any]:
+        """What a file keeps: plain lists."""
+        columns = {f.name: getattr(self, f.name) for f in fields(self)}
+        ids = columns.pop("vocabulary")
+        mean = columns.pop("mean")
+        kept = {name: column.tolist() for name, column in columns.items()}
+        return {"skills": ids.skills, "questions": ids.questions, "log_odds": mean, "bank": kept}
+
+    @classmethod
+    def of_state(cls, state: dict[str, Any]) -> Bank:
+        columns = {name: np.array(column) for name, column in state["bank"].items()}
+        return cls(Vocabulary(state["skills"], state["questions"]), mean=state["log_odds"], **columns)
+
     def items(self, answers: Answers) -> Items:
         """What this bank knows of each row's question and skills."""
         skills = self.vocabulary.skills_of(answers)
@@ -302,6 +315,22 @@ class FeatureSet:
             raise ValueError("the features know no question yet; call fit_transform with the training data first.")
         return compute(answers, starts, lengths, self.bank.items(answers))
 
+    def state(self) -> dict[str, Any]:
+        """What a file keeps: plain lists."""
+        if self.bank is None:
+            raise ValueError("there is nothing to keep before fit_transform.")
+        return {"names": list(NAMES), **self.bank.state()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        kept = state.get("names", list(NAMES))
+        if kept != list(NAMES):
+            other = sorted(set(kept) ^ set(NAMES))
+            raise ValueError(
+                f"the file was written with other causal features than this version of dkt declares ({', '.join(other)}"
+                " differ); fit the model again, or read it with the version that wrote it."
+            )
+        self.bank = Bank.of_state(state)
+
 
 class NetFeatures(FeatureSet):
     """The same features as a net takes them: of mean 0 and deviation 1, 0 where unknown, without the skill's number."""
@@ -331,24 +360,10 @@ class NetFeatures(FeatureSet):
         return np.asarray(np.nan_to_num(scaled), dtype=np.float32)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps: plain lists and tensors."""
-        bank = self.bank
-        if bank is None:
-            raise ValueError("there is nothing to keep before fit_transform.")
-        columns = {f.name: getattr(bank, f.name) for f in fields(bank)}
-        ids = columns.pop("vocabulary")
-        return {
-            "skills": ids.skills,
-            "questions": ids.questions,
-            "log_odds": columns.pop("mean"),
-            "bank": {name: column.tolist() for name, column in columns.items()},
-            "mean": self.mean.tolist(),
-            "deviation": self.deviation.tolist(),
-        }
+        return {**super().state(), "mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
 
     def load(self, state: dict[str, Any]) -> None:
-        columns = {name: np.array(column) for name, column in state["bank"].items()}
-        self.bank = Bank(Vocabulary(state["skills"], state["questions"]), mean=state["log_odds"], **columns)
+        super().load(state)
         self.mean = np.array(state["mean"], dtype=np.float32)
         self.deviation = np.array(state["deviation"], dtype=np.float32)
 

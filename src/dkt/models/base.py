@@ -1,19 +1,26 @@
-"""What every model of knowledge tracing can do, from Elo to AKT: fit, predict, evaluate, cross_validate."""
+"""What every model of knowledge tracing can do, from Elo to AKT: fit, predict, evaluate, cross_validate, save."""
 
 from __future__ import annotations
 
 import copy
+import inspect
+import os
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
+import torch
 from typing_extensions import Self
 
 from dkt.data.protocols import protocol_named
 from dkt.data.splits import folds_of, split_students
 from dkt.data.table import Answers
 from dkt.evaluate import Floats, Report, report
+
+FORMAT = 1  # of saved models
 
 
 class Model(ABC):
@@ -25,6 +32,7 @@ class Model(ABC):
     """
 
     title: str  # as it stands in tables
+    learned: ClassVar[tuple[str, ...]] = ()  # attributes that exist after fit only
 
     def __init__(self, protocol: str = "akt", seed: int = 0) -> None:
         protocol_named(protocol)
@@ -46,6 +54,46 @@ class Model(ABC):
     @abstractmethod
     def predict(self, answers: Answers) -> Floats:
         """[rows] probability of a right answer, each from the rows before it in its sequence of the protocol."""
+
+    def arguments(self) -> dict[str, Any]:
+        """What this model was made with: `type(model)(**model.arguments())` is a fresh one like it."""
+        found: dict[str, Any] = {}
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            value = getattr(self, name)
+            found |= value if parameter.kind is parameter.VAR_KEYWORD else {name: value}
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """What fit learned, as plain values and tensors."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be saved: it does not say what it learned (`state`).")
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The opposite of `state`."""
+        raise NotImplementedError(f"{type(self).__name__} cannot be loaded: it does not define `restore`.")
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted model; `dkt.models.catalogue.load_model` reads it. No row and no student is in the file."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")  # a reader never sees half a file
+        try:
+            torch.save({"dkt": FORMAT, **self.described()}, unfinished)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def described(self) -> dict[str, Any]:
+        """Name, arguments and state: all that is needed to make this fitted model again."""
+        return {"model": type(self).__name__, "arguments": self.arguments(), "state": self.state()}
+
+    if not TYPE_CHECKING:  # a type checker would take any misspelt name for an attribute
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name in type(self).learned:
+                raise AttributeError(
+                    f"this {type(self).__name__} has learned nothing yet; call fit(train) before you use it.", name=name
+                )
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}", name=name, obj=self)
 
     @property
     def n_parameters(self) -> int:

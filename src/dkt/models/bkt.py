@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import torch
 
 from dkt.data.protocols import protocol_named
 from dkt.data.table import TO_PREDICT, Answers, Bools, Ints
@@ -21,6 +24,7 @@ class BKT(Model):
 
     title = "BKT"
     needs_valid = False
+    learned = ("vocabulary", "first", "learn", "guess", "slip")
 
     def __init__(self, rounds: int = 15, protocol: str = "akt", seed: int = 0) -> None:
         super().__init__(protocol, seed)
@@ -41,6 +45,14 @@ class BKT(Model):
         p = np.where(at, known * (1 - self.slip[skill])[:, None] + (1 - known) * self.guess[skill][:, None], 0.0)
         total = np.bincount(row[at], p[at], minlength=len(answers))
         return np.asarray(total / np.maximum(np.bincount(row[at], minlength=len(answers)), 1))
+
+    def state(self) -> dict[str, Any]:
+        numbers = {name: torch.from_numpy(getattr(self, name)) for name in self.learned[1:]}
+        return {"skills": self.vocabulary.skills, **numbers}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.vocabulary = Vocabulary(state["skills"], [])
+        self.first, self.learn, self.guess, self.slip = (state[name].numpy() for name in self.learned[1:])
 
     @property
     def n_parameters(self) -> int:

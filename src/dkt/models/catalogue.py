@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import pickle
+from pathlib import Path
 from typing import Any
 
-from dkt.models.base import Model
+import torch
+
+from dkt.data.table import DataError
+from dkt.models.base import FORMAT, Model
 from dkt.models.bkt import BKT
 from dkt.models.elo import Elo
-from dkt.models.hybrid import Hybrid
+from dkt.models.hybrid import Hybrid, Stack
 from dkt.models.logistic import IRT, PFA
 from dkt.models.sequence import AKT, DKT, DKVMN, SAKT, DKTPlus, LastQuery, SAINTPlus, SequenceModel, SimpleKT
 from dkt.models.trees import Trees
@@ -23,7 +27,7 @@ SEQUENCE: dict[str, type[SequenceModel]] = {
     "simplekt": SimpleKT,
     "lastquery": LastQuery,
 }
-PLAIN: dict[str, Callable[..., Model]] = {
+PLAIN: dict[str, type[Model]] = {
     "elo": Elo,
     "irt": IRT,
     "pfa": PFA,
@@ -48,3 +52,45 @@ def model_named(name: str, epochs: int | None = None, **settings: Any) -> Model:
     if epochs is not None:
         settings["epochs"] = epochs
     return SEQUENCE[net](rasch=rasch, features=features, **settings)
+
+
+def load_model(path: str | Path) -> Model:
+    """The fitted model in a file that `Model.save` wrote, or in a checkpoint of `dkt train`."""
+    try:
+        kept = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:  # what torch says of a foreign file
+        raise DataError(f"{path} is not a saved model: {' '.join(str(error).split())[:200]}") from error
+    if isinstance(kept, dict) and kept.get("dkt") == FORMAT:
+        return _made_again(kept)
+    if isinstance(kept, dict) and "hyper_parameters" in kept and "vocabulary" in kept:
+        return _of_checkpoint(kept)
+    raise DataError(f"{path} holds neither a model that dkt saved (format {FORMAT}) nor a checkpoint of `dkt train`.")
+
+
+def _made_again(kept: dict[str, Any]) -> Model:
+    model = _unfitted(kept)
+    model.restore(kept["state"])
+    return model
+
+
+def _unfitted(kept: dict[str, Any]) -> Model:
+    kinds: list[type[Model]] = [*PLAIN.values(), *SEQUENCE.values(), Stack]
+    classes = {kind.__name__: kind for kind in kinds}
+    if kept["model"] not in classes:
+        raise DataError(f"the model {kept['model']!r} is not in the catalogue; it holds {', '.join(sorted(classes))}.")
+    arguments = dict(kept["arguments"])
+    if "models" in arguments:  # of a stack
+        arguments["models"] = [_unfitted(part) for part in arguments["models"]]
+    return classes[kept["model"]](**arguments)
+
+
+def _of_checkpoint(kept: dict[str, Any]) -> Model:
+    settings = dict(kept["hyper_parameters"])
+    by_net = {kind.net: kind for kind in SEQUENCE.values()}
+    model = by_net[settings.get("net", "dkt")](
+        rasch=bool(settings["n_questions"]),
+        features=settings.get("features", False),
+        protocol=settings.get("protocol", "akt"),
+    )
+    model.restore(kept)
+    return model

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dkt.data.protocols import protocol_named
 from dkt.data.table import Answers
 from dkt.evaluate import Floats
@@ -15,6 +17,7 @@ class Elo(Model):
 
     title = "Elo"
     needs_valid = False
+    learned = ("bank",)
 
     def __init__(self, weight: float = 0.6, protocol: str = "akt", seed: int = 0) -> None:
         super().__init__(protocol, seed)
@@ -28,6 +31,12 @@ class Elo(Model):
         table = compute(answers, *protocol_named(self.protocol).sequences(answers), items)
         level, level_in_skill = (table[:, NAMES.index(name)] for name in ("elo_student", "elo_student_skill"))
         return sigmoid(items.ease + self.weight * (level + level_in_skill))
+
+    def state(self) -> dict[str, Any]:
+        return self.bank.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.bank = Bank.of_state(state)
 
     @property
     def n_parameters(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,12 +20,14 @@ from dkt.rasch import sigmoid
 class Stack(Model):
     """Weighs `models`, each fitted on the training data, on the validation data."""
 
+    learned = ("weights",)
+
     def __init__(self, models: Sequence[Model], protocol: str = "akt", seed: int = 0) -> None:
         super().__init__(protocol, seed)
         others = [model.title for model in models if model.protocol != protocol]
         if others:
             raise ValueError(
-                f"{', '.join(others)} differs from the protocol of the stack, {protocol}; give all the same."
+                f"{', '.join(others)}: another protocol than the stack's, {protocol}; give all the same."
             )
         self.models = list(models)
 
@@ -44,6 +47,22 @@ class Stack(Model):
     def _log_odds(self, answers: Answers) -> Floats:
         columns = [np.clip(model.predict(answers).astype(np.float64), 1e-6, 1 - 1e-6) for model in self.models]
         return np.stack([np.ones(len(answers)), *(np.log(p / (1 - p)) for p in columns)], axis=1)
+
+    def described(self) -> dict[str, Any]:
+        found = super().described()
+        if "models" in found["arguments"]:
+            found["arguments"]["models"] = [
+                {"model": type(model).__name__, "arguments": model.arguments()} for model in self.models
+            ]
+        return found
+
+    def state(self) -> dict[str, Any]:
+        return {"weights": self.weights.tolist(), "models": [model.state() for model in self.models]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.weights = np.array(state["weights"])
+        for model, its in zip(self.models, state["models"], strict=True):
+            model.restore(its)
 
     @property
     def n_parameters(self) -> int:

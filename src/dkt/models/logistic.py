@@ -5,7 +5,7 @@ Both are a few weights on numbers that the causal features give, found by Newton
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ class Logistic(Model):
     """Log-odds linear in `columns`; out-of-fold ease of questions, so that the weights trust it as much as they may."""
 
     needs_valid = False
+    learned = ("features", "weights")
     columns: ClassVar[tuple[str, ...]]
 
     def _fit(self, train: Answers, valid: Answers) -> None:
@@ -37,6 +38,14 @@ class Logistic(Model):
     def _design(self, table: Floats) -> Floats:
         chosen = [table[:, NAMES.index(name)] for name in self.columns]
         return np.stack([np.ones(len(table)), *chosen], axis=1).astype(np.float64)
+
+    def state(self) -> dict[str, Any]:
+        return {"weights": self.weights.tolist(), "features": self.features.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.weights = np.array(state["weights"])
+        self.features = FeatureSet(seed=self.seed)
+        self.features.load(state["features"])
 
     @property
     def n_parameters(self) -> int:

@@ -24,6 +24,7 @@ class SequenceModel(Model):
     further keywords are the net's own.
     """
 
+    learned = ("task", "history")
     net: ClassVar[str]
     defaults: ClassVar[dict[str, Any]] = {}
 
@@ -47,9 +48,8 @@ class SequenceModel(Model):
         self.cells = cells
         self.patience = patience
         self.progress = progress
-        self.settings: dict[str, Any] = {**self.defaults, **settings, "features": features, "protocol": protocol}
-        if lr is not None:
-            self.settings["lr"] = lr
+        self.lr = lr
+        self.settings = settings
 
     @property
     def title(self) -> str:  # type: ignore[override]  # a plain attribute in other models
@@ -57,7 +57,9 @@ class SequenceModel(Model):
 
     def _fit(self, train: Answers, valid: Answers) -> None:
         pl.seed_everything(self.seed, verbose=False)
-        self.task = DktTask.for_training(train, rasch=self.rasch, net=self.net, **self.settings)
+        self.task = DktTask.for_training(
+            train, self.rasch, net=self.net, features=self.features, protocol=self.protocol, **self._settings()
+        )
         best = KeepBest(self.patience)
         trainer = pl.Trainer(
             max_epochs=self.epochs,
@@ -82,6 +84,20 @@ class SequenceModel(Model):
 
     def predict(self, answers: Answers) -> Floats:
         return predict_rows(self.task, answers)
+
+    def _settings(self) -> dict[str, Any]:
+        chosen = {} if self.lr is None else {"lr": self.lr}
+        return {**self.defaults, **self.settings, **chosen}
+
+    def state(self) -> dict[str, Any]:
+        checkpoint: dict[str, Any] = {"state_dict": self.task.state_dict(), "hyper_parameters": dict(self.task.hparams)}
+        self.task.on_save_checkpoint(checkpoint)
+        return checkpoint
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.task = DktTask(**state["hyper_parameters"])
+        self.task.on_load_checkpoint(state)
+        self.task.load_state_dict(state["state_dict"])
 
     @property
     def n_parameters(self) -> int:

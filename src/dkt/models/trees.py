@@ -20,6 +20,7 @@ class Trees(Model):
     """
 
     title = "trees"
+    learned = ("features", "booster")
 
     def __init__(
         self, trees: int = 2000, patience: int = 40, protocol: str = "akt", seed: int = 0, **settings: Any
@@ -42,10 +43,10 @@ class Trees(Model):
             "seed": seed,
             **settings,
         }
-        self.features = FeatureSet(seed=seed)
 
     def _fit(self, train: Answers, valid: Answers) -> None:
         lightgbm = _lightgbm()
+        self.features = FeatureSet(seed=self.seed)
         X, X_valid = self._table(self.features.fit_transform, train), self._table(self.features.transform, valid)
         rows, rows_valid = (~np.isnan(table[:, 0]) for table in (X, X_valid))
         data = lightgbm.Dataset(X[rows], train.answer[rows], categorical_feature=[NAMES.index("skill")])
@@ -56,6 +57,16 @@ class Trees(Model):
     def predict(self, answers: Answers) -> Floats:
         X = self._table(self.features.transform, answers)
         return np.asarray(self.booster.predict(X, num_iteration=self.booster.best_iteration))
+
+    def state(self) -> dict[str, Any]:
+        booster = self.booster.model_to_string(num_iteration=self.booster.best_iteration)
+        return {"booster": booster, "best": self.booster.best_iteration, "features": self.features.state()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.booster = _lightgbm().Booster(model_str=state["booster"])
+        self.booster.best_iteration = state["best"]
+        self.features = FeatureSet(seed=self.seed)
+        self.features.load(state["features"])
 
     @property
     def n_parameters(self) -> int:
