@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from dkt.models.base import FORMAT, Model
 from dkt.models.bkt import BKT
 from dkt.models.elo import Elo
 from dkt.models.hybrid import Hybrid, Stack
+from dkt.models.lightgcn import LightGCN
 from dkt.models.logistic import IRT, PFA
 from dkt.models.sequence import AKT, DKT, DKVMN, SAKT, DKTPlus, LastQuery, SAINTPlus, SequenceModel, SimpleKT
 from dkt.models.trees import Trees
@@ -32,6 +34,7 @@ PLAIN: dict[str, type[Model]] = {
     "irt": IRT,
     "pfa": PFA,
     "bkt": BKT,
+    "lightgcn": LightGCN,
     "trees": Trees,
     "hybrid": Hybrid,
 }
@@ -43,6 +46,8 @@ def model_named(name: str, epochs: int | None = None, **settings: Any) -> Model:
     plain, features = name.removesuffix("+features"), name.endswith("+features")
     net, rasch = plain.removesuffix("-r"), plain.endswith("-r")
     if name in PLAIN:
+        if epochs is not None and "epochs" in inspect.signature(PLAIN[name]).parameters:
+            settings["epochs"] = epochs
         return PLAIN[name](**settings)
     if net not in SEQUENCE:
         raise ValueError(

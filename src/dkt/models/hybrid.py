@@ -26,9 +26,7 @@ class Stack(Model):
         super().__init__(protocol, seed)
         others = [model.title for model in models if model.protocol != protocol]
         if others:
-            raise ValueError(
-                f"{', '.join(others)}: another protocol than the stack's, {protocol}; give all the same."
-            )
+            raise ValueError(f"{', '.join(others)}: another protocol than the stack's, {protocol}; give all the same.")
         self.models = list(models)
 
     @property
