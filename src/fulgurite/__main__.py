@@ -11,12 +11,16 @@ import sys
 from pathlib import Path
 
 from fulgurite.compat import install_alias
+from fulgurite.core.saving import read_checkpoint, write_checkpoint
+from fulgurite.core.sharded import is_sharded
 
 _USAGE = """\
 usage: python -m fulgurite run SCRIPT [ARGUMENTS...]
        python -m fulgurite run -m MODULE [ARGUMENTS...]
+       python -m fulgurite consolidate FOLDER [FILE]
 
-Runs a program written for lightning or pytorch_lightning on fulgurite, unchanged."""
+run: a program written for lightning or pytorch_lightning, on fulgurite and unchanged.
+consolidate: make one checkpoint file of a folder of shards; FILE is FOLDER.consolidated where it is not given."""
 
 
 def main(arguments: list[str]) -> None:
@@ -24,8 +28,11 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] in ([], ["-h"], ["--help"]):
         sys.exit(_USAGE if not arguments else print(_USAGE))
     command, *rest = arguments
+    if command == "consolidate":
+        _consolidate(rest)
+        return
     if command != "run":
-        sys.exit(f"python -m fulgurite knows one command, run, and was given {command!r}.\n{_USAGE}")
+        sys.exit(f"python -m fulgurite knows run and consolidate, and was given {command!r}.\n{_USAGE}")
     if not rest or rest == ["-m"]:
         sys.exit(f"run needs a script, or -m and a module.\n{_USAGE}")
     if rest[0] != "-m" and not Path(rest[0]).exists():
@@ -41,6 +48,19 @@ def main(arguments: list[str]) -> None:
     sys.argv = [script, *theirs]
     sys.path[0] = str(Path(script).resolve().parent)
     runpy.run_path(script, run_name="__main__")
+
+
+def _consolidate(arguments: list[str]) -> None:
+    if len(arguments) not in (1, 2):
+        sys.exit(f"consolidate takes a folder, and the file to write.\n{_USAGE}")
+    folder = Path(arguments[0])
+    file = Path(arguments[1]) if arguments[1:] else folder.with_name(f"{folder.name}.consolidated")
+    if not is_sharded(folder):
+        sys.exit(f"{folder} is no folder of shards: it lacks meta.pt or .metadata.")
+    if file.is_dir():
+        sys.exit(f"{file} is a folder. Name the file to write.")
+    write_checkpoint(read_checkpoint(folder, "cpu"), file)
+    print(f"{file}: {file.stat().st_size} bytes, as one process would have saved it.")
 
 
 if __name__ == "__main__":

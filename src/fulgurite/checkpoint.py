@@ -56,6 +56,7 @@ def dump(trainer: Trainer, run: Run, loops: Callable[[Run], dict[str, Any]], wei
             if overrides(callback, "on_save_checkpoint", Callback):
                 callback.on_save_checkpoint(trainer, module, checkpoint)
     module.on_save_checkpoint(checkpoint)
+    checkpoint = run.strategy.gathered(checkpoint)
     foreign = foreign_classes(checkpoint)
     if foreign:
         warn_once(
@@ -186,7 +187,7 @@ def load_training(
     run.validated_time = time.monotonic() - ours["clocks"]["since_validation"]
     parameters = dict(run.module.named_parameters())
     for name, gradient in ours.get("gradients", {}).items():
-        parameters[name].grad = gradient.to(parameters[name].device)
+        parameters[name].grad = run.strategy.placed(gradient, parameters[name])
     run.data.now = ours["rng"]
     # told to stop before the epoch was closed: so it is still, unless the callbacks that may have said so are gone
     same_callbacks = checkpoint.get("callbacks", {}).keys() <= {callback.state_key for callback in run.callbacks}
@@ -208,7 +209,7 @@ def _load_optimizers(run: Run, checkpoint: dict[str, Any]) -> None:
             f"{len(optimizers)}. Resume with the same configure_optimizers."
         )
     for optimizer, state in zip(optimizers, states, strict=True):
-        optimizer.load_state_dict(state)
+        run.strategy.load_optimizer(optimizer, state)
     for config, state in zip(run.schedulers, checkpoint.get("lr_schedulers", ()), strict=False):
         config.scheduler.load_state_dict(state)
 

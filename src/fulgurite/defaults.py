@@ -257,11 +257,12 @@ def _strategy_by_name(name: str, chosen: Devices, num_nodes: int, environment: C
         return DDPStrategy(start_method=_START_METHODS[base], **kwargs)
     if base.split("_")[0] in _ABSENT:
         raise NotImplementedError(f"strategy={name!r}: {_ABSENT[base.split('_')[0]]}")
-    if base.split("_")[0] == "fsdp":
-        raise NotImplementedError(f"strategy={name!r} is not there yet. Use strategy='ddp'.")
-    raise ValueError(
-        f"strategy={name!r} is not one of 'auto', 'single_device', {', '.join(map(repr, _START_METHODS))}."
-    )
+    if name in ("fsdp", "fsdp_cpu_offload"):
+        from fulgurite.machine.fsdp import FSDPStrategy
+
+        return FSDPStrategy(cpu_offload=name == "fsdp_cpu_offload")
+    known = ("auto", "single_device", *_START_METHODS, "fsdp", "fsdp_cpu_offload")
+    raise ValueError(f"strategy={name!r} is not one of {', '.join(map(repr, known))}.")
 
 
 def loggers_of(logger: Any, root: str, fast_dev_run: bool) -> list[Logger]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from fulgurite.machine.async_checkpoint import AsyncCheckpointIO
 from fulgurite.machine.precision import Precision
 from fulgurite.machine.strategy import TorchCheckpointIO
 
@@ -32,4 +33,12 @@ class DoublePrecision(Precision):
 
 
 __path__: list[str] = []  # Lightning has modules below it, which compat's table finds
-__all__ = ["CheckpointIO", "DoublePrecision", "HalfPrecision", "MixedPrecision", "Precision", "TorchCheckpointIO"]
+__all__ = [
+    "AsyncCheckpointIO",
+    "CheckpointIO",
+    "DoublePrecision",
+    "HalfPrecision",
+    "MixedPrecision",
+    "Precision",
+    "TorchCheckpointIO",
+]

@@ -666,9 +666,7 @@ class Trainer(OldMembers):
             raise AttributeError("there is nothing to save: fit, validate, test or predict with a model first.")
         checkpoint = checkpoints.dump(self, self._run, loops_of, bool(weights_only))
         options = {} if storage_options is None else {"storage_options": storage_options}
-        if self.is_global_zero:
-            self.strategy.checkpoint_io.save_checkpoint(checkpoint, filepath, **options)
-        self.strategy.barrier("save_checkpoint")
+        self.strategy.save_checkpoint(checkpoint, filepath, **options)
 
     @property
     def ckpt_path(self) -> str | Path | None:

@@ -467,13 +467,7 @@ class ModelCheckpoint(Checkpoint):
         trainer.strategy.barrier()
 
     def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        if not trainer.is_global_zero:
-            return
-        path = Path(filepath)
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        trainer.strategy.remove_checkpoint(filepath)
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
         """The files that `ckpt_path="last"` chooses from."""

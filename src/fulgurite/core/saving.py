@@ -19,10 +19,12 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from fulgurite.core.sharded import META, is_dtensor, is_sharded, read_shards, sync_folder
 from fulgurite.utilities.cloud_io import get_filesystem  # noqa: F401  # people import it from here
 from fulgurite.utilities.model_helpers import classmethod_only
 from fulgurite.utilities.parsing import AttributeDict, is_picklable
 from fulgurite.utilities.rank_zero import rank_zero_warn, warn_once
+from fulgurite.utilities.tree import apply_to_collection
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -66,10 +68,10 @@ _RESTORE: dict[str, Callable[[Any], Any]] = {
 def read_checkpoint(
     path: PathOrFile, map_location: MapLocation = None, weights_only: bool | None = None
 ) -> dict[str, Any]:
-    """Read a checkpoint file.
+    """Read a checkpoint file, or a folder of shards as if it were one.
 
     Args:
-        path: the file, or an open one.
+        path: the file, or an open one; a folder that several processes wrote.
         map_location: where tensors go, as in `torch.load`; by default where they were, or to the CPU where that device
             is missing.
         weights_only: False unpickles everything, which runs whatever code the file holds. Otherwise only plain data,
@@ -82,6 +84,9 @@ def read_checkpoint(
         ValueError: what it holds is not a checkpoint.
     """
     if isinstance(path, (str, Path)):
+        if is_sharded(path):
+            whole = read_shards(path, read_checkpoint(Path(path) / META, "cpu", weights_only))
+            return apply_to_collection(whole, Tensor, lambda t: _placed(t, map_location))  # type: ignore[no-any-return]
         _check_readable(Path(path))
         path = str(path)
     safely = weights_only is not False
@@ -108,12 +113,24 @@ def read_checkpoint(
 
 def _check_readable(path: Path) -> None:
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder, and a checkpoint is one file. Name the file in it.")
+        raise IsADirectoryError(
+            f"{path} is a folder without {META} and .metadata, and so no sharded checkpoint. Name the file in it."
+        )
     if not path.exists():
         folder = path.parent
         there = sorted(p.name for p in folder.glob("*.ckpt")) if folder.is_dir() else None
         found = f"the folder {folder} does not exist" if there is None else f"in {folder} there are: {there[:20]}"
         raise FileNotFoundError(f"there is no checkpoint {path}; {found}.")
+
+
+def _placed(tensor: Tensor, map_location: MapLocation) -> Tensor:
+    """A tensor that was read to the CPU, where `torch.load` would have put it."""
+    if map_location is None:
+        return tensor
+    if callable(map_location):
+        moved: Tensor | None = map_location(tensor, "cpu")
+        return tensor if moved is None else moved
+    return tensor.to(map_location.get("cpu", "cpu") if isinstance(map_location, dict) else map_location)
 
 
 def _where_it_was(storage: Any, location: str) -> Any:
@@ -201,12 +218,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
                 f"the checkpoint {path} could not be written: {where} cannot be pickled ({error})."
             ) from error
         raise
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name must survive a power cut too
-        finally:
-            os.close(folder)
+    sync_folder(path.parent)  # the new name must survive a power cut too
 
 
 def _os_error(error: BaseException | None) -> OSError | None:
@@ -306,7 +318,7 @@ def _foreign_leaves(obj: Any) -> Iterator[Any]:
     elif type(obj) in (list, tuple, set):
         for value in obj:
             yield from _foreign_leaves(value)
-    elif type(obj) not in _PLAIN and type(obj) is not nn.Parameter:
+    elif type(obj) not in _PLAIN and type(obj) is not nn.Parameter and not is_dtensor(obj):
         yield obj
 
 

@@ -130,3 +130,4 @@ class DDPStrategy(DistributedStrategy):
     def teardown(self) -> None:
         """Unwrap: the module's parameters lose DDP's hooks."""
         self.model, self._ddp = self.lightning_module, None
+        super().teardown()

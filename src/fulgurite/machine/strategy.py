@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from fulgurite.core.saving import read_checkpoint, write_checkpoint
 from fulgurite.utilities.exceptions import MisconfigurationException
@@ -109,6 +110,21 @@ class Strategy:
         """Know the module before a stage has set it up."""
         self.lightning_module = self.model = model
 
+    # checkpoints
+    def gathered(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        """The checkpoint as `save_checkpoint` takes it; every process calls it."""
+        return checkpoint
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, **options: Any) -> None:
+        """Every process calls it; the first one writes."""
+        if self.is_global_zero:
+            self.checkpoint_io.save_checkpoint(checkpoint, path, **options)
+        self.barrier("save_checkpoint")
+
+    def remove_checkpoint(self, path: Any) -> None:
+        if self.is_global_zero:
+            self.checkpoint_io.remove_checkpoint(path)
+
     def load_checkpoint(self, path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         return self.checkpoint_io.load_checkpoint(path, map_location="cpu", weights_only=weights_only)
 
@@ -120,8 +136,16 @@ class Strategy:
         assert self.lightning_module is not None
         self.lightning_module.load_state_dict(state, strict=strict)
 
+    def load_optimizer(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
+        optimizer.load_state_dict(state)
+
+    def placed(self, value: Any, like: Tensor) -> Any:
+        """A tensor of a checkpoint where, and as, `like` is."""
+        return value.to(like.device) if isinstance(value, Tensor) else value
+
     def teardown(self) -> None:
-        """Give back what setup took."""
+        """Give back what setup took; checkpoints are on disk then."""
+        self.checkpoint_io.teardown()
 
 
 class SingleDeviceStrategy(Strategy):

@@ -1,0 +1,633 @@
+"""Models that no single device holds: torch's `fully_shard` (FSDP2), alone or with tensor parallelism.
+
+Each process keeps a shard of every parameter, gradient and optimizer state. A unit's parameters are gathered right
+before its forward and its backward, and its gradients are summed and shared out again right after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.tensor import DTensor, Replicate
+from torch.optim import Optimizer
+
+from fulgurite.core.saving import read_checkpoint, write_checkpoint
+from fulgurite.core.sharded import META, is_sharded, named_optimizer_state, read_shards, write_sharded
+from fulgurite.machine.async_checkpoint import AsyncCheckpointIO
+from fulgurite.machine.distributed import DEFAULT_TIMEOUT, DistributedStrategy
+from fulgurite.machine.strategy import TorchCheckpointIO
+from fulgurite.optimizers import parameters_of
+from fulgurite.utilities.exceptions import MisconfigurationException
+from fulgurite.utilities.tree import apply_to_collection
+
+if TYPE_CHECKING:
+    from fulgurite.core.module import LightningModule
+    from fulgurite.machine.environments import ClusterEnvironment
+    from fulgurite.machine.precision import Precision
+
+_NOTHING = contextlib.nullcontext()
+_STEPS = ("training_step", "validation_step", "test_step", "predict_step")
+# name -> whether a unit's parameters are freed between forward and backward, whether each group of processes has all
+_SHARDING = {
+    "FULL_SHARD": (True, False),
+    "SHARD_GRAD_OP": (False, False),
+    "HYBRID_SHARD": (True, True),
+    "_HYBRID_SHARD_ZERO2": (False, True),
+}
+# arguments of FSDP1: the values that say what FSDP2 does anyway, and what to write instead of any other
+_FSDP1 = {
+    "use_orig_params": ((True,), "parameters are always the original ones, in shards; leave it out"),
+    "sync_module_states": ((True, False), ""),
+    "limit_all_gathers": ((True, False), ""),
+    "forward_prefetch": ((False,), "call set_modules_to_forward_prefetch on the units in configure_model"),
+    "backward_prefetch": (
+        ("BACKWARD_PRE",),
+        "units are prefetched in backward; for another order call set_modules_to_backward_prefetch in configure_model",
+    ),
+    "param_init_fn": ((), "create the layers under torch.device('meta') and give them a reset_parameters()"),
+    "ignored_modules": ((), "call fully_shard(..., ignored_params=...) in configure_model"),
+    "ignored_parameters": ((), "call fully_shard(..., ignored_params=...) in configure_model"),
+    "ignored_states": ((), "call fully_shard(..., ignored_params=...) in configure_model"),
+    "process_group": ((), "pass device_mesh=..."),
+    "device_id": ((), "the trainer's devices count; leave it out"),
+}
+
+
+class ShardedStrategy(DistributedStrategy):
+    """What the two strategies share: steps that gather parameters, DTensors in clipping, loading and saving."""
+
+    evaluates_together = True  # a unit is gathered by all processes, so each runs as many batches as the others
+    state_dict_type = "full"
+    accumulates_unsharded = False
+    device_mesh: DeviceMesh | None = None
+    _offloads = False
+    _saving_group: Any = None
+
+    # setting up
+    def setup(self, module: LightningModule) -> nn.Module:
+        """Shard the module, or check that it is."""
+        self.lightning_module = self.model = module
+        self._shard(module)
+        self._place_rest(module)
+        strays = [name for name, p in module.named_parameters() if p.requires_grad and not isinstance(p, DTensor)]
+        if strays and self._replicas > 1:
+            raise MisconfigurationException(self._not_sharded(strays))
+        self._roots = _roots(module)
+        for root in self._roots:
+            root.set_requires_gradient_sync(True)
+        self._register_steps(module)
+        if self.state_dict_type == "sharded" and isinstance(self.checkpoint_io, AsyncCheckpointIO):
+            # the thread that writes must not share a group with the training that goes on
+            self._saving_group = self._saving_group or dist.new_group(backend="gloo")
+        return module
+
+    def _shard(self, module: LightningModule) -> None:
+        raise NotImplementedError
+
+    def _not_sharded(self, names: list[str]) -> str:
+        raise NotImplementedError
+
+    @property
+    def _replicas(self) -> int:
+        """Groups of processes that see different batches."""
+        return self.world_size
+
+    def _place_rest(self, module: LightningModule) -> None:
+        """Buffers, metrics and whatever else has no parameters; and where the module says it is."""
+        if not self._offloads:
+            module.to(self.root_device)
+            return
+        for part in module.modules():
+            for name, buffer in part.named_buffers(recurse=False):
+                setattr(part, name, buffer.to(self.root_device))
+            if next(part.parameters(), None) is None:
+                part.to(self.root_device)
+        module._device = self.root_device  # where its steps run; the parameters wait in the host's memory
+
+    def _register_steps(self, module: LightningModule) -> None:
+        """Parameters that the root unit holds are there in each step, not only in `forward`."""
+        if not isinstance(module, FSDPModule):
+            return
+        for name in _STEPS:
+            if name not in vars(module):
+                own = getattr(module, name)
+                register_fsdp_forward_method(module, name)  # type: ignore[arg-type]  # it is both
+                setattr(module, name, _as_step(own, getattr(module, name), module if name != "training_step" else None))
+
+    def teardown(self) -> None:
+        module = self.lightning_module
+        for name in _STEPS:
+            vars(module).pop(name, None) if module is not None else None
+        super().teardown()
+
+    # training
+    def gradient_sync(self, stepping: bool) -> AbstractContextManager[Any]:
+        if self.accumulates_unsharded:
+            for root in self._roots:
+                root.set_requires_gradient_sync(stepping)
+        return _NOTHING
+
+    def clip_grad_norm(self, parameters: list[Tensor], max_norm: float) -> Tensor:
+        """By the norm over all processes; parameters may be spread in different ways."""
+        kinds: dict[Any, list[Tensor]] = defaultdict(list)
+        for p in parameters:
+            if p.grad is not None:
+                kinds[p.grad.device_mesh if isinstance(p.grad, DTensor) else None].append(p.grad)
+        norms = [_whole(nn.utils.get_total_norm(gradients)) for gradients in kinds.values()]
+        if not norms:
+            return torch.tensor(0.0)
+        total = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+        for kind in kinds:
+            alike = [p for p in parameters if p.grad is not None and _mesh_of(p.grad) == kind]
+            nn.utils.clip_grads_with_norm_(alike, max_norm, total)
+        return total
+
+    # checkpoints
+    def gathered(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        """With `state_dict_type="full"`: every sharded tensor whole, on the first process; the others get empty ones.
+
+        One tensor at a time is whole on the device.
+        """
+        if self.state_dict_type == "sharded":
+            return checkpoint
+        first = self.is_global_zero
+
+        def gather(tensor: Tensor) -> Tensor:
+            if not isinstance(tensor, DTensor):
+                return tensor
+            whole = tensor.full_tensor()
+            return whole.cpu() if first else whole.new_empty(0, device="cpu")
+
+        return apply_to_collection(checkpoint, Tensor, gather)  # type: ignore[no-any-return]  # a dict in, a dict out
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, **options: Any) -> None:
+        """A file, or with `state_dict_type="sharded"` a folder that all processes write."""
+        if self.state_dict_type == "full":
+            super().save_checkpoint(checkpoint, path, **options)
+            return
+        io = self.checkpoint_io
+        if options or type(io) not in (TorchCheckpointIO, AsyncCheckpointIO):
+            what = f"storage_options={options['storage_options']!r}" if options else f"the plugin {type(io).__name__}"
+            raise MisconfigurationException(
+                f"{what} with sharded checkpoints: torch.distributed.checkpoint writes their files. Leave it out, "
+                f"or use {self._full_spelling}."
+            )
+        checkpoint = self._with_names(checkpoint)
+        if isinstance(io, AsyncCheckpointIO):
+            io.later(write_sharded, io.copied(checkpoint), path, write_checkpoint, self._saving_group)
+        else:
+            write_sharded(checkpoint, path, write_checkpoint)
+
+    _full_spelling = 'state_dict_type="full"'
+
+    def _with_names(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        """Optimizer states by the names of parameters, as torch's tools for such folders expect them."""
+        if "optimizer_states" not in checkpoint:
+            return checkpoint
+        names = {id(p): name for name, p in self._module.named_parameters()}
+        states = []
+        for optimizer, state in zip(self._module.trainer.optimizers, checkpoint["optimizer_states"], strict=True):
+            own = {i: names.get(id(p), f"parameter_{i}") for i, p in enumerate(parameters_of(optimizer))}
+            states.append(named_optimizer_state(state, own))
+        return {**checkpoint, "optimizer_states": states}
+
+    def load_checkpoint(self, path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Of a folder of shards, whatever number of processes wrote it, each process reads its part alone."""
+        if not is_sharded(path):
+            return super().load_checkpoint(path, weights_only)
+        module = self._module
+        parameters, state = dict(module.named_parameters()), module.state_dict()
+
+        def template(name: str) -> Tensor | None:
+            kind, _, rest = name.partition(".")
+            if kind == "state_dict":
+                return state.get(rest)
+            if kind.startswith("optimizer_"):
+                return parameters.get(rest.removeprefix("state.").rpartition(".")[0])
+            return parameters.get(rest.removeprefix("gradients."))
+
+        plain = read_checkpoint(Path(path) / META, "cpu", weights_only)
+        return read_shards(path, plain, template, optimizers=module.trainer.state.fn == "fit")
+
+    def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> None:
+        own = self._module.state_dict()
+        self._module.load_state_dict(
+            {name: self.placed(value, own[name]) if name in own else value for name, value in state.items()},
+            strict=strict,
+        )
+
+    def load_optimizer(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
+        """Also a state that one process saved: each tensor of a parameter's shape is spread as the parameter is."""
+        parameters = parameters_of(optimizer)
+        spread = {
+            i: {name: self.placed(value, parameters[i]) for name, value in values.items()}
+            if i < len(parameters)
+            else values
+            for i, values in state["state"].items()
+        }
+        optimizer.load_state_dict({**state, "state": spread})
+
+    def placed(self, value: Any, like: Any) -> Any:
+        """A whole tensor in shards as those of `like`; no process waits for another."""
+        if isinstance(value, DTensor) or not isinstance(like, DTensor) or not isinstance(value, Tensor):
+            return value
+        if value.shape != like.shape:
+            return value
+        everywhere = [Replicate()] * like.device_mesh.ndim
+        whole = DTensor.from_local(value.to(like.device), like.device_mesh, everywhere, run_check=False)
+        return whole.redistribute(placements=like.placements)
+
+    @property
+    def _module(self) -> LightningModule:
+        assert self.lightning_module is not None
+        return self.lightning_module
+
+
+class FSDPStrategy(ShardedStrategy):
+    """Shards the module with torch's `fully_shard`: by a policy, or as its `configure_model` has done.
+
+    Without a policy the whole module is one unit, whose parameters are gathered at once; for less memory name the
+    blocks of the model: `FSDPStrategy(auto_wrap_policy={TransformerBlock})`.
+
+    Args:
+        accelerator: accepted for Lightning's signature; the trainer's own counts.
+        parallel_devices: the devices of this machine, a process each; by default the trainer's.
+        cluster_environment: who started the processes; by default found out.
+        checkpoint_io: how checkpoints reach the disk.
+        precision_plugin: accepted for Lightning's signature; pass it in the trainer's `plugins`.
+        process_group_backend: "gloo" or "nccl"; by default the one of the device.
+        timeout: after which a collective that does not complete is an error.
+        cpu_offload: keep shards and step the optimizer in the host's memory; needs a CUDA device.
+        mixed_precision: a MixedPrecisionPolicy, or FSDP1's MixedPrecision; by default the trainer's precision says it.
+        auto_wrap_policy: the classes whose modules are units, or a policy of torch.distributed.fsdp.wrap.
+        activation_checkpointing: the classes whose modules compute their activations again in backward.
+        activation_checkpointing_policy: the same as `activation_checkpointing`, or a function of a module.
+        sharding_strategy: "FULL_SHARD"; "SHARD_GRAD_OP": parameters stay whole between forward and backward;
+            "HYBRID_SHARD": shards within a machine, the same on each machine.
+        state_dict_type: "full": one file, as a single process writes it; "sharded": a folder that all processes write.
+        device_mesh: for HYBRID_SHARD how many replicas of how many shards, or a mesh.
+        accumulates_unsharded: while gradients accumulate, keep them whole and exchange them once a window: faster by
+            a reduction for each batch, for the memory of all gradients. By default they are shared out at each batch.
+        **kwargs: what FSDP1 took; the values that FSDP2 has no counterpart for are errors that say what to write.
+    """
+
+    def __init__(
+        self,
+        accelerator: Any = None,
+        parallel_devices: list[torch.device] | None = None,
+        cluster_environment: ClusterEnvironment | None = None,
+        checkpoint_io: TorchCheckpointIO | None = None,
+        precision_plugin: Precision | None = None,
+        process_group_backend: str | None = None,
+        timeout: timedelta | None = DEFAULT_TIMEOUT,
+        cpu_offload: Any = None,
+        mixed_precision: Any = None,
+        auto_wrap_policy: Any = None,
+        activation_checkpointing: Any = None,
+        activation_checkpointing_policy: Any = None,
+        sharding_strategy: Any = "FULL_SHARD",
+        state_dict_type: Literal["full", "sharded"] = "full",
+        device_mesh: tuple[int, int] | DeviceMesh | None = None,
+        accumulates_unsharded: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            accelerator,
+            parallel_devices,
+            cluster_environment,
+            checkpoint_io,
+            precision_plugin,
+            process_group_backend,
+            timeout,
+        )
+        _check_fsdp1(kwargs)
+        name = getattr(sharding_strategy, "name", sharding_strategy)
+        if name == "NO_SHARD":
+            raise MisconfigurationException("sharding_strategy='NO_SHARD' is what strategy='ddp' does; use that.")
+        if name not in _SHARDING:
+            raise MisconfigurationException(
+                f"sharding_strategy={sharding_strategy!r} is not one of {', '.join(_SHARDING)}."
+            )
+        if state_dict_type not in ("full", "sharded"):
+            raise MisconfigurationException(f"state_dict_type={state_dict_type!r} is not one of 'full' and 'sharded'.")
+        self._reshards, self._hybrid = _SHARDING[name]
+        if device_mesh is not None and not self._hybrid:
+            raise MisconfigurationException(
+                f"device_mesh={device_mesh} with sharding_strategy={name!r}: only HYBRID_SHARD has replicas. Use it, "
+                "or leave device_mesh out."
+            )
+        self.state_dict_type = state_dict_type
+        self.accumulates_unsharded = accumulates_unsharded
+        self.auto_wrap_policy, self.mixed_precision = auto_wrap_policy, mixed_precision
+        self._offloads = _wants_offload(cpu_offload)
+        self._policy = cpu_offload if isinstance(cpu_offload, OffloadPolicy) else CPUOffloadPolicy()
+        self._recomputed = activation_checkpointing or activation_checkpointing_policy
+        if activation_checkpointing and activation_checkpointing_policy:
+            raise MisconfigurationException(
+                "activation_checkpointing and activation_checkpointing_policy say the same thing twice; pass one."
+            )
+        self._mesh_given = device_mesh
+
+    def setup_environment(self) -> None:
+        super().setup_environment()
+        if self._offloads and self.root_device.type != "cuda":
+            raise MisconfigurationException(
+                f"cpu_offload with the device {self.root_device}: there is nothing to offload from. Use it with a CUDA "
+                "device, or strategy='fsdp'."
+            )
+        if self.device_mesh is None:
+            self.device_mesh = self._mesh()
+
+    def _mesh(self) -> DeviceMesh:
+        kind, given = self.root_device.type, self._mesh_given
+        if isinstance(given, DeviceMesh):
+            return given
+        if not self._hybrid:
+            return init_device_mesh(kind, (self.world_size,), mesh_dim_names=("data_parallel",))
+        replicas, shards = given or (self.num_nodes, self.num_processes)
+        if replicas * shards != self.world_size:
+            raise MisconfigurationException(
+                f"device_mesh=({replicas}, {shards}) makes {replicas * shards} processes, and there are "
+                f"{self.world_size}. The product of the two is the number of processes."
+            )
+        return init_device_mesh(kind, (replicas, shards), mesh_dim_names=("replicate", "shard"))
+
+    def _shard(self, module: LightningModule) -> None:
+        assert self.device_mesh is not None
+        if isinstance(module, FSDPModule):
+            return  # by an earlier call, or by configure_model
+        options: dict[str, Any] = {"mesh": self.device_mesh}
+        precision = self.mixed_precision or _mixed_precision(module.trainer.precision_plugin)
+        if precision is not None:
+            options["mp_policy"], buffers = _as_fsdp2(precision)
+            for buffer in module.buffers() if buffers is not None else ():
+                buffer.data = buffer.data.to(buffers) if buffer.is_floating_point() else buffer.data
+        if self._offloads:
+            options["offload_policy"] = self._policy
+        if self._recomputed:
+            _recompute_activations(module, self._recomputed)
+        for unit in _units(module, self.auto_wrap_policy):
+            if not isinstance(unit, FSDPModule):
+                self._settle(unit)
+                fully_shard(unit, reshard_after_forward=self._reshards, **options)
+        self._settle(module)
+        # the root's parameters stay until backward: a step may use them after it has called forward
+        fully_shard(module, reshard_after_forward=False, **options)
+
+    def _settle(self, unit: nn.Module) -> None:
+        """Before sharding: parameters on the device, those of the meta device made, all as on the first process."""
+        for part in unit.modules():
+            own = [*part.parameters(recurse=False), *part.buffers(recurse=False)]
+            if any(tensor.is_meta and not isinstance(tensor, DTensor) for tensor in own):
+                part.to_empty(device=self.root_device, recurse=False)
+                if not callable(reset := getattr(part, "reset_parameters", None)):
+                    raise MisconfigurationException(
+                        f"a {type(part).__name__} was created on the meta device, and has no reset_parameters() that "
+                        "would give its weights values. Define it, or create the layer on a real device."
+                    )
+                reset()
+        with torch.no_grad():
+            for tensor in [*unit.parameters(), *unit.buffers()]:
+                if not isinstance(tensor, DTensor):
+                    tensor.data = tensor.data.to(self.root_device)
+                    if tensor.numel():
+                        dist.broadcast(tensor.data, 0)
+
+    def _not_sharded(self, names: list[str]) -> str:
+        return (
+            f"these parameters are not sharded, so each process would train its own: {', '.join(names[:5])}. "
+            "fully_shard leaves out what ignored_params names; set requires_grad=False for them."
+        )
+
+
+class ModelParallelStrategy(ShardedStrategy):
+    """Tensor parallelism and FSDP2 as the module's `configure_model` applies them, on `self.device_mesh`.
+
+    Example::
+
+        def configure_model(self):
+            parallelize_module(self.net, self.device_mesh["tensor_parallel"], plan)
+            fully_shard(self, mesh=self.device_mesh["data_parallel"])
+
+    Args:
+        data_parallel_size: groups of processes that see different batches; "auto": one a machine.
+        tensor_parallel_size: processes that share each layer; "auto": the processes of a machine.
+        save_distributed_checkpoint: a checkpoint is a folder that all processes write; False: one whole file.
+        process_group_backend: "gloo" or "nccl"; by default the one of the device.
+        timeout: after which a collective that does not complete is an error.
+    """
+
+    _full_spelling = "save_distributed_checkpoint=False"
+
+    def __init__(
+        self,
+        data_parallel_size: Literal["auto"] | int = "auto",
+        tensor_parallel_size: Literal["auto"] | int = "auto",
+        save_distributed_checkpoint: bool = True,
+        process_group_backend: str | None = None,
+        timeout: timedelta | None = DEFAULT_TIMEOUT,
+    ) -> None:
+        super().__init__(process_group_backend=process_group_backend, timeout=timeout)
+        self._sizes = data_parallel_size, tensor_parallel_size
+        self.state_dict_type = "sharded" if save_distributed_checkpoint else "full"
+
+    def setup_environment(self) -> None:
+        super().setup_environment()
+        if self.device_mesh is not None:
+            return
+        data, tensor = self._sizes
+        data = self.num_nodes if data == "auto" else data
+        tensor = self.num_processes if tensor == "auto" else tensor
+        if data * tensor != self.world_size:
+            raise MisconfigurationException(
+                f"data_parallel_size={data} times tensor_parallel_size={tensor} is {data * tensor}, and there are "
+                f"{self.world_size} processes. Give both, so that their product is the number of processes."
+            )
+        names = ("data_parallel", "tensor_parallel")
+        self.device_mesh = init_device_mesh(self.root_device.type, (data, tensor), mesh_dim_names=names)
+
+    def _shard(self, module: LightningModule) -> None:
+        if not any(isinstance(p, DTensor) for p in module.parameters()):
+            raise TypeError(
+                f"{type(module).__qualname__}.configure_model has sharded nothing. ModelParallelStrategy leaves that "
+                'to it: call fully_shard(self, mesh=self.device_mesh["data_parallel"]) or parallelize_module(..., '
+                "self.device_mesh[\"tensor_parallel\"], plan) there, or use strategy='fsdp'."
+            )
+        for part in module.modules():
+            own = [*part.parameters(recurse=False), *part.buffers(recurse=False)]
+            if any(tensor.is_meta for tensor in own):
+                part.to_empty(device=self.root_device, recurse=False)
+                getattr(part, "reset_parameters")()  # noqa: B009  the error of a layer without one says its class
+        with torch.no_grad():
+            for tensor in [*module.parameters(), *module.buffers()]:
+                if not isinstance(tensor, DTensor):  # a layer that every process of a tensor-parallel group has whole
+                    tensor.data = tensor.data.to(self.root_device)
+                    dist.broadcast(tensor.data, 0)
+
+    @property
+    def _replicas(self) -> int:
+        assert self.device_mesh is not None
+        return self.device_mesh["data_parallel"].size()
+
+    def _not_sharded(self, names: list[str]) -> str:
+        return (
+            f"configure_model has left these parameters whole, so each process would train its own: "
+            f'{", ".join(names[:5])}. Call fully_shard(self, mesh=self.device_mesh["data_parallel"]) at its end: it '
+            "takes all that is left."
+        )
+
+
+def _mesh_of(tensor: Tensor) -> DeviceMesh | None:
+    return tensor.device_mesh if isinstance(tensor, DTensor) else None
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _roots(module: nn.Module) -> list[FSDPModule]:
+    """The outermost units."""
+    if isinstance(module, FSDPModule):
+        return [module]
+    return [root for child in module.children() for root in _roots(child)]
+
+
+def _as_step(own: Callable[..., Any], gathering: Callable[..., Any], root: FSDPModule | None) -> Callable[..., Any]:
+    """A step around which parameters are gathered, with the signature of the user's own, which torch's lacks.
+
+    Where no backward follows, which would free the root's parameters, that is done here: weights may change next.
+    """
+
+    @functools.wraps(own)
+    def step(*args: Any, **kwargs: Any) -> Any:
+        output = gathering(*args, **kwargs)
+        if root is not None:
+            root.reshard()
+        return output
+
+    return step
+
+
+# FSDP1's words
+def _check_fsdp1(kwargs: dict[str, Any]) -> None:
+    for name, value in kwargs.items():
+        if name not in _FSDP1:
+            raise TypeError(f"FSDPStrategy takes no argument {name!r}; it is neither Lightning's nor FSDP1's.")
+        accepted, instead = _FSDP1[name]
+        if getattr(value, "name", value) not in accepted and value is not None:
+            raise MisconfigurationException(
+                f"FSDPStrategy({name}={value!r}) has no counterpart in FSDP2, which this strategy uses: {instead}."
+            )
+
+
+def _wants_offload(cpu_offload: Any) -> bool:
+    if isinstance(cpu_offload, OffloadPolicy):
+        return isinstance(cpu_offload, CPUOffloadPolicy)
+    return bool(getattr(cpu_offload, "offload_params", cpu_offload))
+
+
+def _mixed_precision(precision: Precision) -> MixedPrecisionPolicy | None:
+    """Gathered in the type of autocast, summed in float32; the shards that the optimizer steps stay as they are."""
+    half = precision.format.autocast
+    if half is not None:  # inputs are autocast's to cast: labels and losses stay float32
+        return MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    if precision.format.weights in (torch.float16, torch.bfloat16):
+        return MixedPrecisionPolicy(reduce_dtype=torch.float32)
+    return None
+
+
+def _as_fsdp2(given: Any) -> tuple[MixedPrecisionPolicy, torch.dtype | None]:
+    """A policy of FSDP2, and the type of buffers where FSDP1's says one."""
+    if isinstance(given, MixedPrecisionPolicy):
+        return given, None
+    if not hasattr(given, "buffer_dtype"):
+        raise MisconfigurationException(
+            f"mixed_precision={given!r} is no MixedPrecisionPolicy of torch.distributed.fsdp. Write e.g. "
+            "MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)."
+        )
+    if given.keep_low_precision_grads:
+        raise MisconfigurationException(
+            "MixedPrecision(keep_low_precision_grads=True) has no counterpart in FSDP2: gradients have the type of the "
+            "parameters. Use precision='bf16-true' for parameters and gradients in bfloat16."
+        )
+    casts = given.cast_forward_inputs or given.cast_root_forward_inputs
+    policy = MixedPrecisionPolicy(given.param_dtype, given.reduce_dtype, cast_forward_inputs=casts)
+    return policy, given.buffer_dtype
+
+
+def _recompute_activations(module: nn.Module, which: Any) -> None:
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import (
+        CheckpointWrapper,
+        apply_activation_checkpointing,
+    )
+
+    if not any(isinstance(part, CheckpointWrapper) for part in module.modules()):
+        classes = _classes(which)
+        check = which if classes is None else lambda part: isinstance(part, classes)
+        apply_activation_checkpointing(module, check_fn=check)
+
+
+def _classes(which: Any) -> tuple[type, ...] | None:
+    if isinstance(which, type):
+        return (which,)
+    return tuple(which) if isinstance(which, (set, frozenset, list, tuple)) else None
+
+
+# which modules are units
+def _units(module: nn.Module, policy: Any) -> list[nn.Module]:
+    """The modules below the root that the policy names, inner ones first."""
+    if policy is None:
+        return []
+    classes = _classes(policy)
+    if classes is not None:
+        found = [part for part in module.modules() if isinstance(part, classes)]
+    elif callable(policy):
+        found = _chosen(module, policy)[0]
+    elif hasattr(policy, "_run_policy"):  # torch's CustomPolicy cannot be called
+        found = list(policy._run_policy(module, ignored_modules=set(), root_kwargs={}))
+    else:
+        raise MisconfigurationException(
+            f"auto_wrap_policy={policy!r} is neither a set of module classes nor a policy of "
+            "torch.distributed.fsdp.wrap."
+        )
+    chosen = {id(part) for part in found if part is not module and next(part.parameters(), None) is not None}
+    return [part for part in reversed(list(module.modules())) if id(part) in chosen]
+
+
+def _chosen(module: nn.Module, policy: Callable[..., bool]) -> tuple[list[nn.Module], int]:
+    """What a function of FSDP1's kind chooses, inner ones first, and how many numbers these hold.
+
+    It is asked whether to look inside a module, and then, given how many of its numbers are in no unit yet, whether
+    the module is one.
+    """
+    chosen, held, size = list[nn.Module](), 0, _size(module.parameters())
+    if policy(module=module, recurse=True, nonwrapped_numel=size):
+        for child in module.children():
+            inner, numbers = _chosen(child, policy)
+            chosen, held = chosen + inner, held + numbers
+    if policy(module=module, recurse=False, nonwrapped_numel=size - held):
+        return [*chosen, module], size
+    return chosen, held
+
+
+def _size(parameters: Iterable[Tensor]) -> int:
+    return sum(p.numel() for p in parameters)
