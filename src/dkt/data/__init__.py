@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from dkt.data.course import read_course_csv, write_course_csv
+from dkt.data.frames import from_frame, to_frame, write_parquet
 from dkt.data.read import read_answers
 from dkt.data.table import TO_PREDICT, Answers, DataError
 
-__all__ = ["TO_PREDICT", "Answers", "DataError", "read_answers", "read_course_csv", "write_course_csv"]
+__all__ = [
+    "TO_PREDICT",
+    "Answers",
+    "DataError",
+    "from_frame",
+    "read_answers",
+    "read_course_csv",
+    "to_frame",
+    "write_course_csv",
+    "write_parquet",
+]

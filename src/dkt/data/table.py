@@ -36,6 +36,7 @@ class Answers:
     question: Ints | None = None  # None: the file has no question ids
     time: Ints | None = None  # seconds since 1970
     extra: dict[str, npt.NDArray[Any]] = field(default_factory=dict)  # further columns, one value a row
+    notes: tuple[str, ...] = ()  # what reading left out or merged, to be said to whoever reads figures
 
     def __len__(self) -> int:
         return len(self.answer)
@@ -77,6 +78,21 @@ class Answers:
         table = np.full((len(self), max(1, int(counts.max(initial=0)))), -1, dtype=np.int64)
         table[np.arange(table.shape[1]) < counts[:, None]] = self.skill
         return table
+
+    def in_order(self, rows: Ints) -> Answers:
+        """The same table with its rows in another order, which must keep each student's rows where they are."""
+        counts = self.skills_per_row[rows]
+        offsets = cumulated(counts)
+        place = np.repeat(self.skill_offsets[rows] - offsets[:-1], counts) + np.arange(len(self.skill))
+        return replace(
+            self,
+            answer=self.answer[rows],
+            skill=self.skill[place],
+            skill_offsets=offsets,
+            question=None if self.question is None else self.question[rows],
+            time=None if self.time is None else self.time[rows],
+            extra={name: column[rows] for name, column in self.extra.items()},
+        )
 
     def rows(self, keep: Bools) -> Answers:
         """The same table with the rows of `keep` only; students left without a row are dropped."""
@@ -121,6 +137,16 @@ def encode_numbers(values: Ints) -> tuple[list[str], Ints]:
     """Numeric ids as (names in ascending order, positions)."""
     distinct, codes = np.unique(values, return_inverse=True)
     return [str(value) for value in distinct.tolist()], codes.astype(np.int64)
+
+
+def distinct_sets(values: Ints, offsets: Ints, n_values: int) -> tuple[Ints, Ints]:
+    """Groups of values without repeats, as (values, offsets); a group that has repeats comes out in ascending order."""
+    group = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    key = group * n_values + values
+    distinct = np.unique(key)
+    if len(distinct) == len(key):
+        return values, offsets
+    return distinct % n_values, cumulated(np.bincount(distinct // n_values, minlength=len(offsets) - 1))
 
 
 class DataError(ValueError):

@@ -65,7 +65,7 @@ def test_a_broken_line_is_named_with_its_fault(tmp_path, row, message):
 
 def test_a_missing_column_is_named_with_those_there_are(tmp_path):
     path = write(tmp_path, ["1,A1,1"], "userID,assessmentItemID,answerCode\n")
-    with pytest.raises(DataError, match=r"column testId, Timestamp, KnowledgeTag is missing; the file has userID,"):
+    with pytest.raises(DataError, match=r"column KnowledgeTag, Timestamp, testId is missing; the file has userID,"):
         read_answers(path)
 
 

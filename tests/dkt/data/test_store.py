@@ -1,0 +1,70 @@
+"""A store: what it refuses, and that its arrays are mapped and not read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dkt.data import DataError, read_answers
+from dkt.data.simulate import simulate
+from dkt.data.store import INDEX, write_store
+
+
+@pytest.fixture(scope="module")
+def answers():
+    return simulate(students=20, questions=40, skills=6, concepts=2, answers_per_student=10)[0]
+
+
+def test_arrays_are_mapped_and_extra_columns_are_kept(answers, tmp_path):
+    write_store([answers], tmp_path / "store")
+    mapped = read_answers(tmp_path / "store")
+    for name in ("answer", "question", "skill", "skill_offsets", "time", "offsets"):
+        assert isinstance(getattr(mapped, name), np.memmap)
+    assert mapped.extra["truth"].tolist() == answers.extra["truth"].tolist()
+    assert mapped.extra["test"].tolist() == answers.extra["test"].tolist()
+
+
+def test_a_store_is_never_written_over(answers, tmp_path):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "mine.txt").write_text("x")
+    with pytest.raises(FileExistsError, match="store is not empty; name a new folder"):
+        write_store([answers], tmp_path / "store")
+
+
+def test_an_interrupted_store_is_none(answers, tmp_path):
+    write_store([answers], tmp_path / "store")
+    (tmp_path / "store" / INDEX).unlink()
+    with pytest.raises(IsADirectoryError, match=r"without EdNet's u1.csv, ..., \*.parquet or a store in it"):
+        read_answers(tmp_path / "store")
+
+
+def test_a_store_of_another_version_is_refused(answers, tmp_path):
+    write_store([answers], tmp_path / "store")
+    index = tmp_path / "store" / INDEX
+    index.write_text(json.dumps({**json.loads(index.read_text()), "version": 99}))
+    with pytest.raises(DataError, match="is a store of version 99; this dkt reads version 1"):
+        read_answers(tmp_path / "store")
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (lambda t: t, r"student 0 is in two parts of the data"),
+        (lambda t: replace(t, student_names=[f"x{n}" for n in t.student_names], time=None), r"time is in some parts"),
+        (
+            lambda t: replace(t, student_names=[f"x{n}" for n in t.student_names], time=t.time.astype(float)),
+            r"time is float64 in one part of the data and int64 in an earlier one",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(answers, tmp_path, other, message):
+    with pytest.raises(DataError, match=message):
+        write_store([answers, other(answers)], tmp_path / "store")
+
+
+def test_no_answers_are_no_store(tmp_path):
+    with pytest.raises(DataError, match="there are no answers to write"):
+        write_store([], tmp_path / "store")
