@@ -311,15 +311,17 @@ class FeatureSet:
 
     def transform(self, answers: Answers, starts: Ints, lengths: Ints) -> npt.NDArray[np.float32]:
         """Features of rows of students who were not in the training data."""
+        return compute(answers, starts, lengths, self.known().items(answers))
+
+    def known(self) -> Bank:
+        """What the training data told of questions and skills."""
         if self.bank is None:
             raise ValueError("the features know no question yet; call fit_transform with the training data first.")
-        return compute(answers, starts, lengths, self.bank.items(answers))
+        return self.bank
 
     def state(self) -> dict[str, Any]:
         """What a file keeps: plain lists."""
-        if self.bank is None:
-            raise ValueError("there is nothing to keep before fit_transform.")
-        return {"names": list(NAMES), **self.bank.state()}
+        return {"names": list(NAMES), **self.known().state()}
 
     def load(self, state: dict[str, Any]) -> None:
         kept = state.get("names", list(NAMES))
@@ -353,7 +355,11 @@ class NetFeatures(FeatureSet):
         return self._scaled(table)
 
     def transform(self, answers: Answers, starts: Ints, lengths: Ints) -> npt.NDArray[np.float32]:
-        return self._scaled(_tamed(super().transform(answers, starts, lengths)))
+        return self.scaled(super().transform(answers, starts, lengths))
+
+    def scaled(self, table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Rows of causal features as a net takes them."""
+        return self._scaled(_tamed(table))
 
     def _scaled(self, table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         scaled = np.clip((table - self.mean) / self.deviation, -5, 5)

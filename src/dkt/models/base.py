@@ -19,6 +19,7 @@ from dkt.data.protocols import protocol_named
 from dkt.data.splits import folds_of, split_students
 from dkt.data.table import Answers
 from dkt.evaluate import Floats, Report, report
+from dkt.live import Live, Replay
 
 FORMAT = 1  # of saved models
 
@@ -94,6 +95,10 @@ class Model(ABC):
                     f"this {type(self).__name__} has learned nothing yet; call fit(train) before you use it.", name=name
                 )
             raise AttributeError(f"{type(self).__name__} has no attribute {name!r}", name=name, obj=self)
+
+    def start(self) -> Live:
+        """A student of whom nothing is known yet, to whom answers are given one by one."""
+        return Replay(self.predict, protocol_named(self.protocol).chunk)
 
     @property
     def n_parameters(self) -> int:

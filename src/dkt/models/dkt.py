@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dkt.models.parts import FeatureHead, mean_of_skills, shares, small_embedding
+from dkt.models.parts import FeatureHead, mean_of_skills, shares, shifted, small_embedding
 
 CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -57,13 +57,15 @@ class DKTNet(nn.Module):
 
     def states(self, skill: Tensor, answer: Tensor) -> Tensor:
         """[B, T, H] what is known before each step."""
-        share_BTK1 = shares(skill)
-        happened = skill + answer.unsqueeze(-1) * (self.n_skills + 1)
-        x_BTD = mean_of_skills(self.practised(happened), share_BTK1) + self.answered(answer)
-        before = torch.cat([self.beginning.expand(len(skill), 1, -1), x_BTD[:, :-1]], dim=1)
+        before = shifted(self.happened(skill, answer), self.beginning)
         h_BTH = self.rnn(before)[0]
         # One mask for all steps: one mask a step predicts no better and drawing it takes 10% of the time.
         return cast(Tensor, h_BTH * self.dropout(torch.ones_like(h_BTH[:, :1])))
+
+    def happened(self, skill: Tensor, answer: Tensor) -> Tensor:
+        """[B, T, D] what was practised and how it went."""
+        of_skills = self.practised(skill + answer.unsqueeze(-1) * (self.n_skills + 1))
+        return mean_of_skills(of_skills, shares(skill)) + cast(Tensor, self.answered(answer))
 
     def logits(self, h_BTH: Tensor, skill: Tensor, question: Tensor, features: Tensor) -> Tensor:
         """Logits [B, T] of the asked skills and questions in these states."""

@@ -43,4 +43,4 @@ class DKVMNNet(nn.Module):
         for w, e, a in zip(weight_BTN1.unbind(1), erase_BT1D.unbind(1), add_BT1D.unbind(1), strict=True):
             read.append((w * memory_BND).sum(1))
             memory_BND = memory_BND + w * (a - e * memory_BND)
-        return cast(Tensor, self.head(torch.stack(read, dim=1), asked_BTD))
+        return cast(Tensor, self.head(torch.stack(read, dim=1), asked_BTD) + self.inputs.ease(question))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from dkt.data.protocols import protocol_named
 from dkt.data.table import Answers
 from dkt.evaluate import Floats
 from dkt.features import NAMES, Bank, compute
+from dkt.live import Live, OfFeatures
 from dkt.models.base import Model
 from dkt.rasch import sigmoid
 
@@ -28,9 +32,15 @@ class Elo(Model):
 
     def predict(self, answers: Answers) -> Floats:
         items = self.bank.items(answers)
-        table = compute(answers, *protocol_named(self.protocol).sequences(answers), items)
-        level, level_in_skill = (table[:, NAMES.index(name)] for name in ("elo_student", "elo_student_skill"))
-        return sigmoid(items.ease + self.weight * (level + level_in_skill))
+        return self._of(compute(answers, *protocol_named(self.protocol).sequences(answers), items))
+
+    def start(self) -> Live:
+        return OfFeatures(self.bank, self._of)
+
+    def _of(self, table: npt.NDArray[np.float32]) -> Floats:
+        names = ("item_ease", "elo_student", "elo_student_skill")
+        ease, level, level_in_skill = (table[:, NAMES.index(name)].astype(np.float64) for name in names)
+        return sigmoid(ease + self.weight * (level + level_in_skill))
 
     def state(self) -> dict[str, Any]:
         return self.bank.state()

@@ -10,6 +10,7 @@ import numpy as np
 from dkt.data.protocols import protocol_named
 from dkt.data.table import Answers
 from dkt.evaluate import Floats
+from dkt.live import Live, Weighed
 from dkt.models.base import Model
 from dkt.models.logistic import logistic_regression
 from dkt.models.sequence import AKT, DKT
@@ -45,6 +46,9 @@ class Stack(Model):
     def _log_odds(self, answers: Answers) -> Floats:
         columns = [np.clip(model.predict(answers).astype(np.float64), 1e-6, 1 - 1e-6) for model in self.models]
         return np.stack([np.ones(len(answers)), *(np.log(p / (1 - p)) for p in columns)], axis=1)
+
+    def start(self) -> Live:
+        return Weighed([model.start() for model in self.models], self.weights)
 
     def described(self) -> dict[str, Any]:
         found = super().described()

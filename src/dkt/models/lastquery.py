@@ -38,4 +38,6 @@ class LastQueryNet(nn.Module):
         """Logits [B, T] of a right answer, each from the rows before it."""
         asked_BTD, answered_BTD = self.inputs(skill, answer, question, features)
         x_BTD = self.join(torch.cat([asked_BTD, shifted(answered_BTD, self.beginning)], dim=-1))
-        return cast(Tensor, self.head(self.rnn(self.block(x_BTD, x_BTD, x_BTD))[0], asked_BTD))
+        return cast(
+            Tensor, self.head(self.rnn(self.block(x_BTD, x_BTD, x_BTD))[0], asked_BTD) + self.inputs.ease(question)
+        )

@@ -13,6 +13,7 @@ from dkt.data.protocols import protocol_named
 from dkt.data.table import Answers
 from dkt.evaluate import Floats
 from dkt.features import NAMES, FeatureSet
+from dkt.live import Live, OfFeatures
 from dkt.models.base import Model
 from dkt.rasch import sigmoid
 
@@ -33,7 +34,13 @@ class Logistic(Model):
 
     def predict(self, answers: Answers) -> Floats:
         cut = protocol_named(self.protocol).sequences(answers)
-        return sigmoid(self._design(self.features.transform(answers, *cut)) @ self.weights)
+        return self._of(self.features.transform(answers, *cut))
+
+    def start(self) -> Live:
+        return OfFeatures(self.features.known(), self._of)
+
+    def _of(self, table: Floats) -> Floats:
+        return sigmoid(self._design(table) @ self.weights)
 
     def _design(self, table: Floats) -> Floats:
         chosen = [table[:, NAMES.index(name)] for name in self.columns]

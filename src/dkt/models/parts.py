@@ -60,7 +60,8 @@ class Inputs(nn.Module):
     """The asked question and the given answer as vectors.
 
     Skills, one scalar of the question along the skills' direction of variation (Rasch, as in AKT), and the causal
-    features where there are any.
+    features where there are any. `ease` is the same scalar as the Rasch model has it: a part of the logit. AKT's code
+    has it in the vectors only; in the logit it is learned in a few epochs instead of a hundred.
     """
 
     def __init__(self, n_skills: int, n_questions: int, dim: int, n_features: int = 0) -> None:
@@ -87,6 +88,10 @@ class Inputs(nn.Module):
         if self.features is not None:
             asked_BTD = asked_BTD + self.features(features)
         return asked_BTD, answered_BTD
+
+    def ease(self, question: Tensor) -> Tensor | float:
+        """[B, T] what the question adds to the logit; 0.0 without questions."""
+        return 0.0 if self.question_ease is None else cast(Tensor, self.question_ease(question).squeeze(-1))
 
 
 class Attention(nn.Module):

@@ -49,4 +49,4 @@ class SAINTNet(nn.Module):
         for of_answers, of_questions in zip(self.of_answers, self.of_questions, strict=True):
             y_BTD = of_answers(y_BTD, y_BTD, y_BTD)
             y_BTD = of_questions(y_BTD, x_BTD, x_BTD)
-        return cast(Tensor, self.head(y_BTD, asked_BTD))
+        return cast(Tensor, self.head(y_BTD, asked_BTD) + self.inputs.ease(question))

@@ -33,4 +33,4 @@ class SAKTNet(nn.Module):
         """Logits [B, T] of a right answer, each from the rows before it."""
         asked_BTD, answered_BTD = self.inputs(skill, answer, question, features)
         past_BTD = shifted(self.positions(answered_BTD), self.beginning)
-        return cast(Tensor, self.head(self.block(asked_BTD, past_BTD, past_BTD)))
+        return cast(Tensor, self.head(self.block(asked_BTD, past_BTD, past_BTD)) + self.inputs.ease(question))

@@ -13,7 +13,9 @@ from dkt.data.batches import sequence_loader
 from dkt.data.table import Answers
 from dkt.evaluate import Floats
 from dkt.inference import CELLS_TO_SCORE, predict_rows
+from dkt.live import Live, Recurrent
 from dkt.models.base import Model
+from dkt.models.dkt import DKTNet
 from dkt.task import DktTask
 
 
@@ -88,6 +90,11 @@ class SequenceModel(Model):
     def _settings(self) -> dict[str, Any]:
         chosen = {} if self.lr is None else {"lr": self.lr}
         return {**self.defaults, **self.settings, **chosen}
+
+    def start(self) -> Live:
+        if isinstance(self.task.model, DKTNet):
+            return Recurrent(self.task.model, self.task.vocabulary, self.task.features)
+        return super().start()
 
     def state(self) -> dict[str, Any]:
         checkpoint: dict[str, Any] = {"state_dict": self.task.state_dict(), "hyper_parameters": dict(self.task.hparams)}

@@ -37,4 +37,4 @@ class SimpleKTNet(nn.Module):
         past_BTD = shifted(self.positions(answered_BTD), self.beginning[1])
         for block in self.blocks:
             x_BTD = block(x_BTD, shifted(x_BTD, self.beginning[0]), past_BTD)
-        return cast(Tensor, self.head(x_BTD, asked_BTD))
+        return cast(Tensor, self.head(x_BTD, asked_BTD) + self.inputs.ease(question))

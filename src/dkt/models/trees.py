@@ -10,6 +10,7 @@ from dkt.data.protocols import protocol_named
 from dkt.data.table import Answers
 from dkt.evaluate import Floats
 from dkt.features import NAMES, FeatureSet
+from dkt.live import Live, OfFeatures
 from dkt.models.base import Model
 
 
@@ -55,8 +56,13 @@ class Trees(Model):
         self.booster = lightgbm.train(self.settings, data, self.trees, valid_sets=[held_out], callbacks=[stop])
 
     def predict(self, answers: Answers) -> Floats:
-        X = self._table(self.features.transform, answers)
-        return np.asarray(self.booster.predict(X, num_iteration=self.booster.best_iteration))
+        return self._of(self._table(self.features.transform, answers))
+
+    def start(self) -> Live:
+        return OfFeatures(self.features.known(), self._of)
+
+    def _of(self, table: Floats) -> Floats:
+        return np.asarray(self.booster.predict(table, num_iteration=self.booster.best_iteration))
 
     def state(self) -> dict[str, Any]:
         booster = self.booster.model_to_string(num_iteration=self.booster.best_iteration)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dkt.models.akt import DecayingAttention
+from dkt.models import akt
 from dkt.models.nets import NETS
 
 B, T, F = 2, 7, 3
@@ -84,24 +84,40 @@ def test_every_parameter_learns(net):
     assert [name for name, p in net.named_parameters() if p.grad is None] == []
 
 
-def test_decay_is_the_papers_formula_step_by_step():
-    attention = DecayingAttention(dim=4, heads=1, dropout=0.0, strict=False).eval()
-    score = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    weight = attention.weights(score)
-    gamma = torch.nn.functional.softplus(attention.gamma).item()
-    for i in range(4):
-        near = torch.softmax(score[0, 0, i, : i + 1], 0)
-        decayed = [
-            score[0, 0, i, j] * torch.exp(-gamma * (near[j + 1 :].sum() * (i - j)).sqrt()).clamp(1e-5, 1e5)
-            for j in range(i + 1)
-        ]
-        torch.testing.assert_close(weight[0, 0, i, : i + 1], torch.softmax(torch.stack(decayed), 0))
-        assert not weight[0, 0, i, i + 1 :].any()
+def papers_attention(q, k, v, gamma, strict):
+    """The decay as AKT's paper writes it, one step after the other."""
+    read = torch.zeros_like(v)
+    for i in range(int(strict), len(q)):
+        score = q[i] @ k[: i + 1 - strict].T / q.shape[1] ** 0.5
+        with torch.no_grad():
+            near = torch.softmax(score, 0)
+            distance = torch.stack([(near[j + 1 :].sum() * (i - j)).sqrt() for j in range(len(score))])
+        read[i] = torch.softmax(score * torch.exp(-gamma.squeeze() * distance), 0) @ v[: len(score)]
+    return read
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("steps", [1, 5, akt.ROWS + 3], ids=["one", "few", "several blocks"])
+def test_decaying_attention_and_its_gradient_are_the_papers_formula(strict, steps, monkeypatch):
+    monkeypatch.setattr(akt, "BLOCK", steps * steps)  # a sequence at a time
+    draw = torch.Generator().manual_seed(0)
+    given = [torch.randn(2, steps, 4, generator=draw, dtype=torch.float64) for _ in range(3)]
+    given.append(torch.tensor([0.3, 1.2], dtype=torch.float64).view(2, 1, 1))
+    ours, theirs = ([x.clone().requires_grad_() for x in given] for _ in range(2))
+    read = akt._Read.apply(*ours, strict)
+    expected = torch.stack([papers_attention(*(x[n] for x in theirs), strict) for n in range(2)])
+    torch.testing.assert_close(read, expected, rtol=0, atol=1e-6)  # roots of what is nearly zero
+    of_read = torch.randn(read.shape, generator=draw, dtype=torch.float64)
+    read.backward(of_read)
+    if expected.requires_grad:
+        expected.backward(of_read)
+    for x, y in zip(ours, theirs):
+        torch.testing.assert_close(x.grad, torch.zeros_like(x) if y.grad is None else y.grad, rtol=0, atol=1e-5)
 
 
 def test_the_first_step_reads_nothing_when_its_own_answer_is_hidden():
-    weight = DecayingAttention(dim=4, heads=1, dropout=0.0, strict=True).weights(torch.randn(1, 1, 3, 3))
-    assert not weight[0, 0, 0].any()
+    attention = akt.DecayingAttention(dim=4, heads=2, dropout=0.0, strict=True)
+    assert not attention.read(*torch.randn(3, 2, 3, 2))[:, 0].any()
 
 
 def test_dim_must_fit_the_heads():
