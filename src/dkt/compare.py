@@ -13,6 +13,7 @@ from dkt.data.protocols import protocol_named
 from dkt.data.table import TO_PREDICT, Answers
 from dkt.evaluate import Floats, Report, paired_difference, report
 from dkt.models.base import Model
+from dkt.models.hybrid import Stack
 
 WIDTHS = (8, 8, 11, 8, 10, 10, 8, 9, 12)
 Part = tuple[Answers, Answers, Answers]  # to learn from, to choose by, to score
@@ -36,31 +37,50 @@ class Line:
 def compare(
     names: Sequence[str], make: Callable[[str], Model], parts: Iterable[Part], protocol: str, seed: int = 0
 ) -> list[Line]:
-    """Fit each model on each part's training answers and score it on its test answers."""
+    """Fit each model on each part's training answers and score it on its test answers.
+
+    A stack (`trees,dkt-r`) takes the models that were fitted before it under the same names; their seconds count.
+    """
     lines = [Line(name) for name in names]
     for train, valid, test in parts:
         scored = protocol_named(protocol).scored(test) & (test.answer != TO_PREDICT)
+        fitted: dict[str, tuple[Model, float]] = {}
         for line in lines:
             since = time.process_time()
-            model = make(line.name).fit(train, valid)
+            model = make(line.name)
+            names = line.name.split(",")
+            if isinstance(model, Stack) and len(names) > 1 and all(name in fitted for name in names):
+                model.models = [fitted[name][0] for name in names]
+                model.weigh(valid)
+                since -= sum(fitted[name][1] for name in names)
+            else:
+                model.fit(train, valid)
             predicted = model.predict(test)
-            line.cpu_seconds += time.process_time() - since
+            fitted[line.name] = (model, time.process_time() - since)
+            line.cpu_seconds += fitted[line.name][1]
             line.parameters = model.n_parameters
             line.predictions.append(predicted[scored])
             line.reports.append(report(test, predicted, protocol_named(protocol), seed))
     return lines
 
 
-def against_best(lines: Sequence[Line], test: Answers, protocol: str) -> dict[str, tuple[float, float]]:
-    """Each model's (AUC minus that of the best, its deviation), over the same samples of students of the first fold."""
-    scored = protocol_named(protocol).scored(test) & (test.answer != TO_PREDICT)
-    right, student = test.answer[scored].astype(bool), test.student[scored]
+def against_best(lines: Sequence[Line], tests: Sequence[Answers], protocol: str) -> dict[str, tuple[float, float]]:
+    """Each model's (AUC minus that of the best, its deviation): the mean over the test sets.
+
+    The deviation is of samples of each set's students, the same samples for both models.
+    """
     best = max(lines, key=lambda line: np.mean(line.aucs(leak_free=False)))
     found = {}
     for line in lines:
-        pair = paired_difference(right, line.predictions[0], best.predictions[0], student)
-        if line is not best and pair is not None:
-            found[line.name] = pair
+        pairs = []
+        for k, test in enumerate(tests):
+            scored = protocol_named(protocol).scored(test) & (test.answer != TO_PREDICT)
+            right, student = test.answer[scored].astype(bool), test.student[scored]
+            pairs.append(paired_difference(right, line.predictions[k], best.predictions[k], student))
+        known = [pair for pair in pairs if pair is not None]
+        if line is not best and len(known) == len(pairs):
+            difference, deviation = np.array(known).T
+            found[line.name] = float(difference.mean()), float(np.sqrt(np.square(deviation).sum()) / len(known))
     return found
 
 

@@ -12,6 +12,7 @@ from dkt.cli import main
 from dkt.data.protocols import PROTOCOLS
 from dkt.data.simulate import simulate
 from dkt.evaluate import accuracy, auc, brier, ece, interval, log_loss, paired_difference, report
+from dkt.models.elo import Elo
 
 SCHOOL = ["--students", "80", "--questions", "80", "--skills", "12", "--concepts", "4", "--answers", "25"]
 
@@ -32,6 +33,19 @@ def test_compare_ends_in_one_table_of_the_same_rows(train, tmp_path, capsys):
     assert sorted(line.split()[0] for line in lines[-3:]) == ["bkt", "dkt-r", "elo"]
     assert "leak-free" in lines[-4]
     assert sum("±" in line for line in lines[-3:]) == 2
+
+
+def test_a_stack_takes_the_models_that_are_fitted_already(train, tmp_path, monkeypatch):
+    fits = []
+    monkeypatch.setattr(Elo, "_fit", lambda self, *parts, _fit=Elo._fit: fits.append(1) or _fit(self, *parts))
+    out = tmp_path / "out.json"
+    assert main(["compare", "elo", "irt", "elo,irt", "--data", train, "--json", str(out)]) == 0
+    assert len(fits) == 1
+    loss = {name: r[0]["score"]["log_loss"] for name, r in json.loads(out.read_text())["models"].items()}
+    assert loss["elo,irt"] not in (loss["elo"], loss["irt"])
+    assert main(["compare", "elo,irt", "--data", train, "--json", str(out)]) == 0
+    alone = json.loads(out.read_text())["models"]["elo,irt"][0]["score"]["log_loss"]
+    assert alone == pytest.approx(loss["elo,irt"], abs=1e-12)
 
 
 def test_compare_draws_its_table(train, tmp_path):

@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> Report:
     torch.set_num_threads(arguments.threads)
     parts = _folds(arguments)
     lines = compare(arguments.models, lambda name: model_of(name, arguments), parts, arguments.protocol, arguments.seed)
-    difference = against_best(lines, parts[0][2], arguments.protocol)
+    difference = against_best(lines, [test for _, _, test in parts], arguments.protocol)
     print(f"protocol {arguments.protocol}, {len(parts)} test set{'s' * (len(parts) > 1)}\n{table(lines, difference)}")
     if arguments.plot:
         plot(lines, arguments.plot)

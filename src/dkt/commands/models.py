@@ -8,7 +8,7 @@ from dkt.commands.shared import add_format, add_merge, add_protocol, add_seed, a
 from dkt.models.base import Model
 from dkt.models.catalogue import NAMES, model_named
 
-MODELS_HELP = f"{', '.join(NAMES)}; nets also as NAME-r, NAME+features, NAME-r+features"
+MODELS_HELP = f"{', '.join(NAMES)}; nets also as NAME-r, NAME+features, NAME-r+features; NAME,NAME is a stack"
 
 
 def add_model_arguments(command: argparse.ArgumentParser) -> None:

@@ -42,7 +42,13 @@ NAMES = (*PLAIN, *SEQUENCE)
 
 
 def model_named(name: str, epochs: int | None = None, **settings: Any) -> Model:
-    """`trees`, `dkt` (no question scalar), `dkt-r`, `dkt-r+features`, ...; `epochs` concerns nets only."""
+    """`trees`, `dkt` (no question scalar), `dkt-r`, `dkt-r+features`, ...; `epochs` concerns nets only.
+
+    Names with commas between them, `trees,dkt-r+features`, are the stack of these models.
+    """
+    if "," in name:
+        own = {key: settings[key] for key in ("protocol", "seed") if key in settings}
+        return Stack([model_named(part, epochs, **settings) for part in name.split(",")], **own)
     plain, features = name.removesuffix("+features"), name.endswith("+features")
     net, rasch = plain.removesuffix("-r"), plain.endswith("-r")
     if name in PLAIN:
@@ -52,7 +58,7 @@ def model_named(name: str, epochs: int | None = None, **settings: Any) -> Model:
     if net not in SEQUENCE:
         raise ValueError(
             f"model {name!r} is unknown; choose from {', '.join(NAMES)}, and for nets also NAME-r (one scalar per "
-            "question) and NAME+features or NAME-r+features (fed the causal features)."
+            "question) and NAME+features or NAME-r+features (fed the causal features); NAME,NAME is a stack of models."
         )
     if epochs is not None:
         settings["epochs"] = epochs

@@ -37,6 +37,10 @@ class Stack(Model):
     def _fit(self, train: Answers, valid: Answers) -> None:
         for model in self.models:
             model.fit(train, valid)
+        self.weigh(valid)
+
+    def weigh(self, valid: Answers) -> None:
+        """Find the weights only: the models are fitted already, and not on these students."""
         scored = protocol_named(self.protocol).scored(valid)
         self.weights = logistic_regression(self._log_odds(valid)[scored], valid.answer[scored].astype(np.float64), 1.0)
 
