@@ -268,6 +268,9 @@ class Trainer(OldMembers):
             ckpt_path: a checkpoint to go on from: a path, "best", "last" or "hpc".
             weights_only: how to unpickle the checkpoint; by default safely, with an error that names what is refused.
         """
+        if self.strategy.launcher is not None:  # this call is then made in each of the processes
+            self.strategy.launcher.launch("fit", locals())
+            return
         if isinstance(train_dataloaders, LightningDataModule):
             datamodule, train_dataloaders = train_dataloaders, None
         given = {"train": train_dataloaders, "validation": val_dataloaders}
@@ -291,6 +294,8 @@ class Trainer(OldMembers):
 
         Without a model: the one of the last call, with the best checkpoint's weights unless `ckpt_path` says another.
         """
+        if self.strategy.launcher is not None:
+            return self.strategy.launcher.launch("validate", locals())  # type: ignore[no-any-return]  # as below
         return self._evaluate(
             TrainerFn.VALIDATING, model, dataloaders, ckpt_path, verbose, datamodule, weights_only
         ).outputs
@@ -306,6 +311,8 @@ class Trainer(OldMembers):
         weights_only: bool | None = None,
     ) -> list[dict[str, float]]:
         """One pass over the test data; the logged metrics, a dictionary for each loader. As `validate` otherwise."""
+        if self.strategy.launcher is not None:
+            return self.strategy.launcher.launch("test", locals())  # type: ignore[no-any-return]  # as below
         return self._evaluate(
             TrainerFn.TESTING, model, dataloaders, ckpt_path, verbose, datamodule, weights_only
         ).outputs
@@ -320,6 +327,8 @@ class Trainer(OldMembers):
         weights_only: bool | None = None,
     ) -> list[Any] | None:
         """What `predict_step` returns for each batch: a list, or with several loaders a list of lists."""
+        if self.strategy.launcher is not None:
+            return self.strategy.launcher.launch("predict", locals())  # type: ignore[no-any-return]  # as below
         self._keep_predictions = return_predictions is None or return_predictions
         self._evaluate(TrainerFn.PREDICTING, model, dataloaders, ckpt_path, False, datamodule, weights_only)
         run = self._run
@@ -362,6 +371,11 @@ class Trainer(OldMembers):
 
         return Tuner(self)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels to another process: the trainer between two calls."""
+        between: dict[str, Any] = {"_run": None, "_results": None, "_sources": {}, "_old": Patches(), "_signal": None}
+        return {**self.__dict__, **between, "optimizers": [], "lr_scheduler_configs": []}
+
     # a call from start to end
     @contextlib.contextmanager
     def _running(
@@ -382,7 +396,7 @@ class Trainer(OldMembers):
         self._limits.update(self._run.data.limits if self._run is not None else {})
         self._run = run
         try:
-            with handled(self), self._settings(fn):
+            with handled(self), self.strategy.supervised(), self._settings(fn):
                 self._set_up(run, fn, ckpt_path, weights_only)
                 yield run
                 run.raise_signal()

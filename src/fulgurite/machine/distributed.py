@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from fulgurite.machine.environments import ClusterEnvironment, environment_of
 from fulgurite.machine.strategy import Strategy, TorchCheckpointIO
+from fulgurite.machine.supervise import supervised
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import rank_zero_only
 
@@ -54,7 +56,6 @@ class DistributedStrategy(Strategy):
         self.cluster_environment = cluster_environment
         self.process_group_backend = process_group_backend
         self.timeout = DEFAULT_TIMEOUT if timeout is None else timeout
-        self.launcher: Any = None  # starts the other processes; None where that has happened, or nobody can
         self.num_nodes = 1
         self.num_processes = 1  # on this machine
         self._placed = False
@@ -88,6 +89,10 @@ class DistributedStrategy(Strategy):
         self.parallel_devices = devices
         self.num_processes = len(devices)
         self.find_rank()
+        if not outside.creates_processes_externally and self.world_size > 1:
+            from fulgurite.machine.launch import launcher_of
+
+            self.launcher = launcher_of(self)
 
     def find_rank(self) -> None:
         """Read the ranks that the environment gives; again after a launcher has set them."""
@@ -103,6 +108,10 @@ class DistributedStrategy(Strategy):
             self.global_rank = self.node_rank * self.num_processes
         self.root_device = self.parallel_devices[self.local_rank]
         rank_zero_only.rank = self.global_rank
+
+    def supervised(self) -> AbstractContextManager[Any]:
+        """Around a call of the trainer: failures of other processes are errors here, and ours are known there."""
+        return supervised()
 
     # the process group
     @property

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 from fulgurite.utilities.exceptions import MisconfigurationException
+
+try:
+    STARTED_IN: str | None = str(Path.cwd())  # where a script that is run again has to be, wherever it goes later
+except FileNotFoundError:
+    STARTED_IN = None
 
 
 class ClusterEnvironment:

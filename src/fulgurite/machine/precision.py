@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -68,6 +69,13 @@ class _DefaultDtype:
         torch.set_default_dtype(self.before)
 
 
+_NOTHING = contextlib.nullcontext()
+
+
+def _nothing() -> AbstractContextManager[Any]:
+    return _NOTHING
+
+
 class Precision:
     """The precision of one trainer: hands out contexts, casts inputs, scales losses."""
 
@@ -89,12 +97,11 @@ class Precision:
         if self.format.autocast is not None:
             autocast = self.format.autocast
             # cache_enabled=False: a weight first cast under no_grad would be reused without its gradient
-            self._context = lambda: torch.autocast(device_type, dtype=autocast, cache_enabled=False)
+            self._context = partial(torch.autocast, device_type, dtype=autocast, cache_enabled=False)
         elif self.casts_inputs:
-            self._context = lambda: _DefaultDtype(self.format.weights)
+            self._context = partial(_DefaultDtype, self.format.weights)
         else:
-            nothing = contextlib.nullcontext()
-            self._context = lambda: nothing
+            self._context = _nothing
         self.forward = self._context  # resolved once; the loop enters it around each step
 
     def convert_module(self, module: nn.Module) -> nn.Module:

@@ -58,6 +58,7 @@ class Strategy:
     node_rank = 0
     num_processes = 1  # on this machine
     parallel_devices: list[torch.device] | None = None
+    launcher: Any = None  # starts the processes that nobody has started; None where they are there
 
     def __init__(self, root_device: torch.device | str = "cpu") -> None:
         self.root_device = torch.device(root_device)
@@ -71,6 +72,10 @@ class Strategy:
 
     def setup_environment(self) -> None:
         """Meet the other processes, where there are any."""
+
+    def supervised(self) -> AbstractContextManager[Any]:
+        """Around a call of the trainer: failures of other processes are errors here, and ours are known there."""
+        return _NOTHING
 
     def setup(self, module: LightningModule) -> nn.Module:
         """Move the module to its device and give the callable that trains."""

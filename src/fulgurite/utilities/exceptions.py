@@ -15,3 +15,11 @@ class SIGTERMException(SystemExit):
     def __init__(self, *args: Any) -> None:
         super().__init__(*(args or (143,)))
         self.code = 143
+
+
+class RankFailedError(RuntimeError):
+    """Another process of the run failed; the message holds its traceback, and `rank` says which one it was."""
+
+    def __init__(self, message: str, rank: int = -1) -> None:
+        super().__init__(message)
+        self.rank = rank

@@ -1,0 +1,483 @@
+"""Starting the processes of a run on this machine, where nobody else has: by running the script again, or a function.
+
+`Trainer(devices=2)` in a script: this process is rank 0 and goes on after `fit` with the trained model in its hands;
+the others run the same script. With "ddp_spawn" and "ddp_fork" this process is no rank: it waits, and takes over what
+rank 0 gives back.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import io
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from fulgurite.machine import supervise
+from fulgurite.machine.devices import in_notebook
+from fulgurite.machine.environments import STARTED_IN
+from fulgurite.machine.supervise import STARTED_BY, Child, Children, Line, ScriptRanks, error_of
+from fulgurite.utilities.exceptions import MisconfigurationException, SIGTERMException
+from fulgurite.utilities.rank_zero import rank_zero_only
+from fulgurite.utilities.seed import collect_rng_state, restore_rng_state
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
+
+    from fulgurite.machine.distributed import DistributedStrategy
+    from fulgurite.trainer import Trainer
+
+DEFAULT_HANDLERS: dict[signal.Signals, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}
+
+
+def launcher_of(strategy: DistributedStrategy) -> ScriptLauncher | FunctionLauncher:
+    """What starts the processes that a strategy needs and nobody has started."""
+    if strategy.start_method == "popen":
+        return ScriptLauncher(strategy)
+    return FunctionLauncher(strategy)
+
+
+def environment_of_rank(local: int, strategy: DistributedStrategy, address: str, port: int) -> dict[str, str]:
+    """What torchrun would tell a process, in its own words."""
+    return {
+        "RANK": str(strategy.node_rank * strategy.num_processes + local),
+        "LOCAL_RANK": str(local),
+        "NODE_RANK": str(strategy.node_rank),
+        "GROUP_RANK": str(strategy.node_rank),
+        "WORLD_SIZE": str(strategy.world_size),
+        "LOCAL_WORLD_SIZE": str(strategy.num_processes),
+        "MASTER_ADDR": address,
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # the store is there already: no rank opens the port again
+    }
+
+
+def open_store(strategy: DistributedStrategy) -> tuple[Any, str, int]:
+    """Where the processes meet. The store takes a free port itself, so that nobody can take it in between."""
+    address, told = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+    if strategy.num_nodes > 1 and (address is None or told is None):
+        raise MisconfigurationException(
+            f"num_nodes={strategy.num_nodes}: set MASTER_ADDR and MASTER_PORT to the address and a free port of the "
+            "first machine, and NODE_RANK to the number of this one (0, 1, ...); or start the script with torchrun."
+        )
+    if strategy.node_rank > 0:
+        assert address is not None and told is not None
+        return None, address, int(told)
+    address = address or "127.0.0.1"
+    try:
+        store = dist.TCPStore(  # type: ignore[attr-defined]  # torch does not export it explicitly
+            address, int(told or 0), is_master=True, wait_for_workers=False, timeout=strategy.timeout
+        )
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"MASTER_PORT={told} cannot be opened on {address}: {str(error).splitlines()[0]}\nUnset MASTER_PORT "
+            f"to have a free port found, or end the process that holds it: `ss -ltnp 'sport = :{told}'` shows which."
+        ) from error
+    return store, address, store.port
+
+
+def _taken_apart(call: dict[str, Any]) -> tuple[Trainer, dict[str, Any]]:
+    """The trainer and the arguments, from the locals of one of its methods."""
+    return call["self"], {name: value for name, value in call.items() if name != "self"}
+
+
+# the script again
+
+# The kernel kills a rank together with its starter. Set in a process between, since what subprocess runs between fork
+# and exec must not be Python where there are threads.
+_BOOT = """
+import ctypes, os, sys
+starter, program = int(sys.argv[1]), sys.argv[2:]
+if sys.platform == "linux" and starter:
+    ctypes.CDLL(None).prctl(1, 9)
+    if os.getppid() != starter:
+        sys.exit(1)
+os.execv(program[0], program)
+"""
+
+
+class ScriptLauncher:
+    """Runs the program again for each further rank; they live as long as this process does."""
+
+    def __init__(self, strategy: DistributedStrategy) -> None:
+        self.strategy = strategy
+
+    def launch(self, name: str, call: dict[str, Any]) -> Any:
+        """The trainer's method `name`, whose locals are `call`, as rank 0 of processes that make the same call."""
+        trainer, arguments = _taken_apart(call)
+        if supervise.script_ranks is None:
+            supervise.script_ranks = self._start()
+            supervise.script_ranks.await_ready()
+            threading.Thread(target=supervise.script_ranks.watch, name="fulgurite: ranks alive?", daemon=True).start()
+        self.strategy.launcher = None
+        self.strategy.find_rank()
+        return getattr(trainer, name)(**arguments)
+
+    def _start(self) -> ScriptRanks:
+        strategy, program = self.strategy, _program(self.strategy)
+        store, address, port = open_store(strategy)
+        children = Children([])
+        ranks = ScriptRanks(children, store)
+        atexit.register(ranks.finish)
+        for local in range(1, strategy.num_processes):
+            children.members.append(_run_again(program, environment_of_rank(local, strategy, address, port)))
+        os.environ.update(environment_of_rank(0, strategy, address, port))
+        supervise.share_threads(strategy.num_processes)
+        return ranks
+
+
+def _program(strategy: DistributedStrategy) -> list[str]:
+    """The command that this program was started with."""
+    instead = f"or use strategy='{'ddp_notebook' if in_notebook() else 'ddp_spawn'}'"
+    asked = f"devices={strategy.num_processes} starts the other processes by running this program again"
+    main = sys.modules["__main__"]
+    if in_notebook():
+        raise MisconfigurationException(f"{asked}, and an interactive session cannot be run again. Save it, {instead}.")
+    if multiprocessing.parent_process() is not None:
+        raise MisconfigurationException(
+            f"{asked}, and this is a process that multiprocessing started, not the program. Call the trainer in the "
+            f"main process, {instead}."
+        )
+    if (
+        getattr(main, "__file__", None) is None
+        and getattr(main, "__spec__", None) is None
+        and "-c" not in sys.orig_argv
+    ):
+        raise MisconfigurationException(f"{asked}, and one read from standard input is gone. Save it, {instead}.")
+    return [sys.executable, *sys.orig_argv[1:]]
+
+
+def _run_again(program: list[str], environment: dict[str, str]) -> Child:
+    ours, theirs = multiprocessing.Pipe()
+    # PR_SET_PDEATHSIG means the thread that started it, which is only for the main one the process
+    starter = os.getpid() if threading.current_thread() is threading.main_thread() else 0
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _BOOT, str(starter), *program],
+        env={**os.environ, **environment, STARTED_BY: f"{os.getpid()}:{theirs.fileno()}"},
+        pass_fds=[theirs.fileno()],
+        stdin=subprocess.DEVNULL,
+        cwd=STARTED_IN,
+        start_new_session=True,  # Ctrl-C is for rank 0, which has them all stop at the same batch
+    )
+    theirs.close()
+    return Child(int(environment["RANK"]), process.pid, process.poll, ours)
+
+
+# a function
+
+
+class FunctionLauncher:
+    """Calls the trainer in new processes ("spawn", "fork", "forkserver"), which end with the call."""
+
+    def __init__(self, strategy: DistributedStrategy) -> None:
+        self.strategy = strategy
+
+    def launch(self, name: str, call: dict[str, Any]) -> Any:
+        """The trainer's method `name`, whose locals are `call`, in all ranks; what rank 0's changed is changed here."""
+        trainer, arguments = _taken_apart(call)
+        method = self.strategy.start_method
+        if method == "fork":
+            self._check_fork()
+        draws = collect_rng_state()
+        work: Any = (trainer, name, arguments, draws)
+        if method != "fork":
+            work = _by_value(work)
+        for logger in trainer.loggers:
+            _ = logger.version  # ranks that each look for the next free number find different ones
+        store, address, port = open_store(self.strategy)
+        children, processes = Children([]), []
+        try:
+            with _forwarded(children):
+                for local in range(self.strategy.num_processes):
+                    environment = environment_of_rank(local, self.strategy, address, port)
+                    process, child = _start_function(method, environment, work)
+                    processes.append(process)
+                    children.members.append(child)
+                self._await(children)
+        finally:
+            children.end(0)
+            for process in processes:
+                process.join()
+                process.close()
+            del store
+        result = children.results.get(self.strategy.node_rank * self.strategy.num_processes)
+        return _take_over(trainer, arguments, result)
+
+    def _check_fork(self) -> None:
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's
+            raise MisconfigurationException(
+                f"devices={self.strategy.num_processes} here starts the processes by fork, and CUDA is in use in this "
+                "one already, which a fork does not survive. Restart the kernel and leave CUDA alone before the "
+                "trainer (no .cuda(), no torch.cuda.* that asks a device), or use strategy='ddp_spawn'."
+            )
+
+    def _await(self, children: Children) -> None:
+        while any(child.alive for child in children.members):
+            children.attend()
+            failure = children.failure()
+            if failure is not None:
+                children.end()
+                raise error_of(failure)
+        children.attend(0)
+        if (failure := children.await_failure(0 if not children.reports else 2.0)) is not None:
+            raise error_of(failure)
+        if children.interrupted is not None:
+            raise children.interrupted
+
+
+def _start_function(method: str, environment: dict[str, str], call: Any) -> tuple[BaseProcess, Child]:
+    ours, theirs = multiprocessing.Pipe()
+    context = multiprocessing.get_context(method)
+    arguments = (environment, theirs, os.getpid(), call)
+    rank = int(environment["RANK"])
+    process: BaseProcess = context.Process(target=_rank_of_function, args=arguments, name=f"rank {rank}")  # type: ignore[attr-defined]  # all contexts have it
+    with warnings.catch_warnings():
+        # Python 3.12 warns of each fork beside threads; what is forked here touches none of them
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        process.start()
+    theirs.close()
+    assert process.pid is not None
+    return process, Child(rank, process.pid, lambda: process.exitcode, ours)
+
+
+def _rank_of_function(environment: dict[str, str], connection: Connection, starter: int, call: Any) -> None:
+    """What a started process does."""
+    os.setsid()
+    supervise.die_with_parent()
+    for number, default in DEFAULT_HANDLERS.items():  # a fork has its parent's, which are for the parent
+        signal.signal(number, default)
+    os.environ.update(environment)
+    rank = rank_zero_only.rank = int(environment["RANK"])
+    line = supervise.connect(Line(rank, starter, connection))
+    code = 1
+    try:
+        forked = not isinstance(call, bytes)
+        trainer, name, arguments, draws = call if forked else pickle.loads(call)
+        restore_rng_state(draws)  # as if this process had run the program up to here
+        if forked:
+            torch.set_num_threads(1)  # GNU OpenMP hangs in a child whose parent has used it
+        else:
+            supervise.share_threads(int(environment["LOCAL_WORLD_SIZE"]))
+        known = _known(trainer, arguments)
+        trainer.strategy.launcher = None
+        trainer.strategy.find_rank()
+        value = getattr(trainer, name)(**arguments)
+        weights = _weights_of(known["module"])
+        if int(environment["LOCAL_RANK"]) == 0:
+            line.say("done", _given_back(trainer, known, weights, value))
+        code = 0
+    except BaseException as exception:
+        if not supervise.leaves_together(exception):
+            line.report(exception)
+        if line.reported is None and not isinstance(exception, (KeyboardInterrupt, SIGTERMException)):
+            raise
+        code = (
+            143 if isinstance(exception, SIGTERMException) else 130 if isinstance(exception, KeyboardInterrupt) else 1
+        )
+    finally:
+        with contextlib.suppress(Exception):
+            if dist.is_initialized():
+                dist.destroy_process_group()
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def _forwarded(children: Children) -> Iterator[None]:
+    """Ctrl-C and SIGTERM go to the ranks, which stop at the same batch; a second Ctrl-C ends them at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in DEFAULT_HANDLERS}
+    came: list[int] = []
+
+    def forward(number: int, frame: Any) -> None:
+        came.append(number)
+        if came.count(signal.SIGINT) > 1:
+            raise KeyboardInterrupt
+        for child in children.members:
+            if child.alive:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, number)
+
+    ours = [number for number in before if before[number] == DEFAULT_HANDLERS[number]]
+    for number in ours:
+        signal.signal(number, forward)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, before[number])
+
+
+# what travels
+
+
+def _by_value(call: tuple[Trainer, str, dict[str, Any], dict[str, Any]]) -> bytes:
+    """The call as bytes. Not through torch's own pickler: it would have the ranks train the same memory."""
+    importable = getattr(sys.modules["__main__"], "__file__", None) is not None and not in_notebook()
+    failed: Exception | None = None
+    if importable:
+        try:
+            return pickle.dumps(call, protocol=pickle.HIGHEST_PROTOCOL)
+        except Exception as error:
+            failed = error
+    try:
+        import cloudpickle  # type: ignore[import-untyped,unused-ignore]
+    except ImportError:
+        cloudpickle = None
+    if cloudpickle is not None:
+        try:
+            dumped: bytes = cloudpickle.dumps(call)
+            return dumped
+        except Exception as error:
+            failed = error
+    if failed is None:
+        raise MisconfigurationException(
+            "strategy='ddp_spawn': the new processes cannot import what is defined in a notebook or in `python -c`. "
+            "Use strategy='ddp_notebook', put the classes into a file, or pip install cloudpickle."
+        )
+    trainer, _, arguments, _ = call
+    where = _culprit({"trainer": trainer.__getstate__(), **arguments}, "")
+    raise MisconfigurationException(
+        f"strategy='ddp_spawn' sends the model, the data and the trainer to new processes, and {where} cannot be "
+        f"pickled: {failed}. Define functions and classes at the top of a file, or use strategy='ddp'."
+    ) from failed
+
+
+def _culprit(thing: Any, path: str, depth: int = 6) -> str:
+    """The deepest attribute or element that does not pickle."""
+    if isinstance(thing, dict):
+        parts = {(f"{path}[{key!r}]" if path else str(key)): value for key, value in thing.items()}
+    elif isinstance(thing, (list, tuple)):
+        parts = {f"{path}[{i}]": value for i, value in enumerate(thing)}
+    else:
+        parts = {f"{path}.{key}": value for key, value in getattr(thing, "__dict__", {}).items()}
+    for name, value in parts.items():
+        try:
+            pickle.dumps(value)
+        except Exception:
+            return _culprit(value, name, depth - 1) if depth else name
+    return path
+
+
+def _known(trainer: Trainer, arguments: dict[str, Any]) -> dict[str, Any]:
+    """What both sides have, by a name that both give it."""
+    known: dict[str, Any] = {"trainer": trainer, "strategy": trainer.strategy}
+    model = arguments.get("model") if arguments.get("model") is not None else trainer._module
+    known["module"] = getattr(model, "_orig_mod", model)
+    for key, value in arguments.items():
+        if isinstance(value, (DataLoader, Dataset)) or hasattr(value, "train_dataloader"):
+            known.setdefault(key, value)
+    for kind, things in (("callback", trainer.callbacks), ("logger", trainer.loggers)):
+        known.update({f"{kind} {i}": thing for i, thing in enumerate(things)})
+    return known
+
+
+class _Pickler(pickle.Pickler):
+    def __init__(self, file: io.BytesIO, known: dict[str, Any]) -> None:
+        super().__init__(file, protocol=pickle.HIGHEST_PROTOCOL)
+        self._names = {id(thing): name for name, thing in known.items()}
+
+    def persistent_id(self, obj: Any) -> str | None:
+        return self._names.get(id(obj))
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, data: bytes, known: dict[str, Any]) -> None:
+        super().__init__(io.BytesIO(data))
+        self._known = known
+
+    def persistent_load(self, name: str) -> Any:
+        return self._known[name]
+
+
+def _dump(value: Any, known: dict[str, Any]) -> bytes | None:
+    file = io.BytesIO()
+    try:
+        _Pickler(file, known).dump(value)
+    except Exception:  # whatever a user's object raises: it stays with its rank
+        return None
+    return file.getvalue()
+
+
+_OF_TRAINER = (
+    "callbacks",
+    "_loggers",
+    "state",
+    "progress",
+    "should_stop",
+    "received_sigterm",
+    "_module",
+    "_metrics",
+    "_limits",
+    "_train_batches",
+    "_ckpt_path",
+    "_said",
+)
+_OF_TORCH = set(vars(nn.Module())) - {"training"}
+
+
+def _given_back(trainer: Trainer, known: dict[str, Any], weights: dict[str, torch.Tensor], value: Any) -> bytes:
+    """What a call has changed: weights, counters, metrics, and what callbacks, loggers and the module remember."""
+    changed: dict[str, dict[str, bytes]] = {}
+    for name, thing in known.items():
+        kept = {}
+        for key, attribute in vars(thing).items() if name.split(" ")[0] in ("callback", "logger", "module") else ():
+            if key in _OF_TORCH or key == "_trainer" or isinstance(attribute, (nn.Module, DataLoader, Dataset)):
+                continue
+            if (dumped := _dump(attribute, known)) is not None:
+                kept[key] = dumped
+        changed[name] = kept
+    changed["trainer"] = {
+        key: dumped for key in _OF_TRAINER if (dumped := _dump(vars(trainer)[key], known)) is not None
+    }
+    return pickle.dumps(
+        {"weights": _dump(weights, {}), "changed": changed, "value": _dump(value, known), "draws": collect_rng_state()}
+    )
+
+
+def _tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}
+
+
+def _weights_of(module: nn.Module | None) -> dict[str, torch.Tensor]:
+    """Whole tensors; every rank has its part in putting together what is sharded."""
+    tensors = _tensors_of(module) if module is not None else {}
+    return {name: getattr(t.detach(), "full_tensor", t.detach)().cpu() for name, t in tensors.items()}
+
+
+def _take_over(trainer: Trainer, arguments: dict[str, Any], result: bytes | None) -> Any:
+    if result is None:
+        return None  # on a machine that has no rank 0
+    known, given = _known(trainer, arguments), pickle.loads(result)
+    if (module := known["module"]) is not None:
+        ours = _tensors_of(module)
+        with torch.no_grad():
+            for name, tensor in pickle.loads(given["weights"]).items():
+                if name in ours:
+                    ours[name].copy_(tensor)
+    for name, attributes in given["changed"].items():
+        if name in known:
+            for key, dumped in attributes.items():
+                vars(known[name])[key] = _Unpickler(dumped, known).load()
+    if module is not None:
+        module.trainer = trainer
+    restore_rng_state(given["draws"])
+    return _Unpickler(given["value"], known).load() if given["value"] is not None else None

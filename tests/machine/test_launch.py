@@ -1,0 +1,166 @@
+"""Processes that the trainer starts itself: the program again, spawned and forked functions; with real programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+import fulgurite as pl
+from fulgurite.demos.boring_classes import BoringModel
+from fulgurite.utilities.exceptions import MisconfigurationException
+from helpers.programs import Ended, run_program
+
+pytestmark = pytest.mark.multi
+DEFINED = """
+import fulgurite as pl
+from torch.utils.data import DataLoader
+off = dict(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+
+class Seen(pl.Callback):
+    def __init__(self): self.ends = 0
+    def on_train_epoch_end(self, trainer, module): self.ends += 1
+
+class Net(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 1)
+        self.history = []
+    def training_step(self, batch, batch_idx):
+        loss = self.layer(batch).square().mean()
+        self.log("loss", loss, on_epoch=True, on_step=False, sync_dist=True)
+        return loss
+    def on_train_epoch_end(self): self.history.append(self.current_epoch)
+    def test_step(self, batch, batch_idx): self.log("t", self.layer(batch).mean(), sync_dist=True)
+    def predict_step(self, batch, batch_idx): return self.layer(batch)
+    def configure_optimizers(self): return torch.optim.SGD(self.parameters(), lr=0.1)
+
+def loader(): return DataLoader(torch.randn(16, 4, generator=torch.Generator().manual_seed(1)), 2)
+def say(*words): print(f"[{rank()}]", *words, flush=True)
+"""
+RUN = (
+    DEFINED
+    + """
+if __name__ == "__main__":
+    strategy, devices = sys.argv[1], int(sys.argv[2])
+    pl.seed_everything(3, verbose=False)
+    seen, net = Seen(), Net()
+    saves = pl.callbacks.ModelCheckpoint("saved", monitor="loss")
+    trainer = pl.Trainer(max_epochs=2, devices=devices, strategy=strategy, callbacks=[seen, saves], **off)
+    trainer.fit(net, loader())
+    tested = trainer.test(net, loader(), verbose=False)
+    trainer.fit_loop.max_epochs = 3
+    trainer.fit(net, loader())
+    again = pl.Trainer(max_epochs=1, devices=devices, strategy=strategy, enable_checkpointing=False, **off)
+    other = Net()
+    again.fit(other, loader())
+    predicted = again.predict(other, loader())
+    import json
+    print(json.dumps({
+        "rank": rank(), "ranks": trainer.world_size, "steps": trainer.global_step, "epoch": trainer.current_epoch,
+        "weights": net.layer.weight.flatten().tolist(), "history": net.history, "ends": seen.ends, "test": tested,
+        "metrics": sorted(trainer.callback_metrics), "best": saves.best_model_path,
+        "status": trainer.state.status.value,
+        "other": other.layer.weight.flatten().tolist(), "predicted": len(predicted), "draw": torch.rand(1).item(),
+    }))
+"""
+)
+
+
+def answers(ended: Ended) -> list[dict[str, object]]:
+    assert ended.code == 0, ended.err
+    assert not ended.left and not ended.files, (ended.left, ended.files)
+    found = [json.loads(line) for line in ended.out.splitlines() if line.startswith("{")]
+    return sorted(found, key=lambda answer: answer["rank"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_every_way_of_starting_gives_the_model_back_and_can_be_used_again(tmp_path: Path) -> None:
+    """fit, test and fit again with one trainer, then another trainer in the same program."""
+    by_script = answers(run_program(RUN, "ddp", "2", folder=tmp_path / "ddp"))
+    assert [answer["rank"] for answer in by_script] == [0, 1]
+    first = by_script[0]
+    assert first["ranks"] == 2 and first["epoch"] == 3 and first["ends"] == 3 and first["history"] == [0, 1, 2]
+    assert by_script[1]["weights"] == first["weights"], "both ranks hold the trained model"
+    for strategy in ("ddp_fork", "ddp_notebook", "ddp_spawn"):
+        (answer,) = answers(run_program(RUN, strategy, "2", folder=tmp_path / strategy, deadline=240))
+        same = ("ranks", "steps", "epoch", "weights", "history", "ends", "test", "metrics", "status", "other", "draw")
+        assert {key: answer[key] for key in same} == {key: first[key] for key in same}, strategy
+        assert Path(str(answer["best"])).name == Path(str(first["best"])).name
+        assert (tmp_path / strategy / Path(str(answer["best"])).relative_to(tmp_path / strategy)).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["-m", "-c", "fulgurite run", "changed folder"])
+def test_the_program_is_run_again_as_it_was_started(tmp_path: Path, how: str) -> None:
+    script = DEFINED + (
+        "os.chdir('/')\n" * (how == "changed folder")
+        + "trainer = pl.Trainer(max_epochs=1, devices=2, enable_checkpointing=False, **off)\n"
+        + "trainer.fit(Net(), loader())\nsay(sys.argv[1:], trainer.world_size)\n"
+    )
+    commands = {
+        "-m": (sys.executable, "-m", "program"),
+        "-c": (sys.executable, "-c", "exec(open('program.py').read())"),
+        "fulgurite run": (sys.executable, "-m", "fulgurite", "run", "program.py"),
+        "changed folder": (sys.executable, "program.py"),
+    }
+    ended = run_program(script, "--lr", "a b", folder=tmp_path, command=commands[how])
+    assert ended.code == 0, ended.err
+    assert sorted(ended.out.splitlines()) == ["[0] ['--lr', 'a b'] 2", "[1] ['--lr', 'a b'] 2"]
+    assert not ended.left and not ended.files
+
+
+@pytest.mark.slow
+def test_what_cannot_travel_is_named(tmp_path: Path) -> None:
+    script = (
+        DEFINED
+        + """
+if __name__ == "__main__":
+    net = Net()
+    net.scale = {"by": [1, __import__("threading").Lock()]}
+    trainer = pl.Trainer(max_epochs=1, devices=2, strategy="ddp_spawn", enable_checkpointing=False, **off)
+    try:
+        trainer.fit(net, loader())
+    except ValueError as error:
+        print(error)
+"""
+    )
+    ended = run_program(script, folder=tmp_path)
+    assert ended.code == 0, ended.err
+    assert "model.scale['by'][1] cannot be pickled" in ended.out and "strategy='ddp'" in ended.out
+
+
+def test_a_taken_port_is_named() -> None:
+    with socket.socket() as taken, pytest.MonkeyPatch.context() as patch:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        patch.setenv("MASTER_PORT", str(port))
+        trainer = pl.Trainer(devices=2, strategy="ddp_fork", accelerator="cpu", logger=False)
+        with pytest.raises(RuntimeError, match=f"(?s)MASTER_PORT={port} cannot be opened.*Unset") as error:
+            trainer.fit(BoringModel())
+        assert "ss -ltnp" in str(error.value)
+
+
+def test_several_machines_without_an_address_is_an_error_that_says_what_to_set() -> None:
+    trainer = pl.Trainer(devices=2, num_nodes=2, strategy="ddp", accelerator="cpu", logger=False)
+    with pytest.raises(MisconfigurationException, match="MASTER_ADDR and MASTER_PORT.*NODE_RANK.*torchrun"):
+        trainer.fit(BoringModel())
+
+
+def test_one_process_imports_nothing_of_this() -> None:
+    import subprocess
+
+    code = (
+        "import sys, fulgurite as pl; from fulgurite.demos.boring_classes import BoringModel; "
+        "pl.Trainer(fast_dev_run=1, accelerator='cpu').fit(BoringModel()); "
+        "print([m for m in sys.modules if m in ('fulgurite.machine.launch', 'fulgurite.machine.supervise')])"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
