@@ -136,15 +136,19 @@ def write_sharded(
     def from_first(act: Callable[[], Any]) -> Any:
         """What `act` gives on the first process, or its error, on all."""
         box: list[Any] = [None, None]
+        error: Exception | None = None
         if first:
             try:
                 box[0] = act()
-            except OSError as error:
-                box[1] = (error.errno, error.strerror or str(error))
+            except Exception as raised:  # whatever it is, the others must not wait
+                error, box[1] = raised, (getattr(raised, "errno", None), str(raised))
         dist.broadcast_object_list(box, source, group=group)
-        if box[1] is not None:
-            raise OSError(box[1][0], f"the checkpoint could not be written: {box[1][1]}", str(path))
-        return box[0]
+        if box[1] is None:
+            return box[0]
+        number, message = box[1]
+        if number is not None:
+            raise OSError(number, f"the checkpoint could not be written: {os.strerror(number)}", str(path)) from error
+        raise error or RuntimeError(f"the checkpoint {path} could not be written by the first process: {message}")
 
     def begin() -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,8 +170,8 @@ def write_sharded(
             cause = next((e for e in _causes(error) if isinstance(e, OSError)), None)
             if cause is None:
                 raise
-            message = f"the checkpoint could not be written: {cause.strerror or cause}"
-            raise OSError(cause.errno or errno.EIO, message, str(path)) from error
+            number = cause.errno or errno.EIO
+            raise OSError(number, f"the checkpoint could not be written: {os.strerror(number)}", str(path)) from error
         from_first(finish)
     except BaseException:
         if first:
