@@ -1,4 +1,4 @@
-"""Checkpoints written while training goes on: the same files, errors told, old files kept until the new ones are there."""
+"""Checkpoints written while training goes on: the same files, errors told, nothing removed too early."""
 
 from __future__ import annotations
 

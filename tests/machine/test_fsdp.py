@@ -1,15 +1,34 @@
-"""FSDP2 on two and three real processes: one process's numbers, and checkpoints that any number of processes reads."""
+"""FSDP2 on one, two and three real processes: one process's numbers, and checkpoints that any number of them reads."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.fsdp import (
+    BackwardPrefetch,
+    CPUOffload,
+    FSDPModule,
+    MixedPrecision,
+    MixedPrecisionPolicy,
+    ShardingStrategy,
+)
+from torch.distributed.fsdp.wrap import CustomPolicy, ModuleWrapPolicy, size_based_auto_wrap_policy
+from torch.utils.data import DataLoader
 
+from fulgurite import LightningModule, Trainer
 from fulgurite.__main__ import main
 from fulgurite.core.saving import read_checkpoint
-from helpers.blocks import Blocks, fitted, furthest, weights
+from fulgurite.plugins import CheckpointIO
+from fulgurite.strategies import FSDPStrategy, ModelParallelStrategy
+from fulgurite.utilities.exceptions import MisconfigurationException
+from helpers.blocks import Block, Blocks, fitted, furthest, loader, quiet, samples, weights
 from helpers.processes import run_ranks
 
 # several cases share a group of processes: starting two costs about 4 s of processor time
@@ -20,6 +39,247 @@ from fulgurite.strategies import FSDPStrategy, ModelParallelStrategy
 from fulgurite.callbacks import *
 answers = {}
 """
+
+
+# one process: what needs no other
+@pytest.fixture
+def alone() -> Iterator[None]:
+    yield
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def units(module: nn.Module) -> set[str]:
+    return {name for name, part in module.named_modules() if isinstance(part, FSDPModule)}
+
+
+POLICIES = {
+    "nothing": (None, {""}),
+    "classes": ({Block}, {"", "blocks.0", "blocks.1"}),
+    "ModuleWrapPolicy": (ModuleWrapPolicy({Block, nn.Tanh}), {"", "blocks.0", "blocks.1"}),
+    "CustomPolicy": (CustomPolicy(lambda part: isinstance(part, Block)), {"", "blocks.0", "blocks.1"}),
+    "by size": (functools.partial(size_based_auto_wrap_policy, min_num_params=60), {"", "blocks.0", "blocks.1"}),
+    "a function": (lambda module, recurse, nonwrapped_numel: recurse or nonwrapped_numel == 25, {"", "first"}),
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.usefixtures("alone")
+def test_a_policy_says_which_modules_are_units(policy: str) -> None:
+    given, expected = POLICIES[policy]
+    assert units(fitted(6, strategy=FSDPStrategy(auto_wrap_policy=given), max_steps=1)) == expected
+
+
+@pytest.mark.usefixtures("alone")
+def test_one_process_alone_gets_the_weights_it_gets_without_sharding() -> None:
+    strategy = FSDPStrategy(auto_wrap_policy={Block}, activation_checkpointing={Block})
+    assert (
+        furthest(
+            weights(fitted(6, strategy=strategy, gradient_clip_val=0.1)), weights(fitted(6, gradient_clip_val=0.1))
+        )
+        == 0
+    )
+
+
+REFUSED = [
+    ({"sharding_strategy": "NO_SHARD"}, "is what strategy='ddp' does"),
+    ({"sharding_strategy": ShardingStrategy.NO_SHARD}, "is what strategy='ddp' does"),
+    ({"sharding_strategy": "HALF"}, "'HALF' is not one of FULL_SHARD"),
+    ({"state_dict_type": "local"}, "state_dict_type='local' is not one of 'full' and 'sharded'"),
+    ({"device_mesh": (2, 2)}, "only HYBRID_SHARD has replicas"),
+    ({"use_orig_params": False}, "use_orig_params=False.*has no counterpart in FSDP2.*leave it out"),
+    ({"backward_prefetch": BackwardPrefetch.BACKWARD_POST}, "call set_modules_to_backward_prefetch"),
+    ({"forward_prefetch": True}, "call set_modules_to_forward_prefetch"),
+    ({"param_init_fn": print}, "create the layers under torch.device"),
+    ({"ignored_modules": [nn.Linear(1, 1)]}, "ignored_params"),
+    ({"activation_checkpointing": {Block}, "activation_checkpointing_policy": {Block}}, "the same thing twice"),
+]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), REFUSED, ids=[next(iter(a)) + str(i) for i, (a, _) in enumerate(REFUSED)]
+)
+def test_what_fsdp2_has_no_counterpart_for_says_what_to_write(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(MisconfigurationException, match=message):
+        FSDPStrategy(**arguments)
+
+
+def test_an_unknown_argument_is_named() -> None:
+    with pytest.raises(TypeError, match="no argument 'auto_wrap_polcy'"):
+        FSDPStrategy(auto_wrap_polcy={Block})
+
+
+def test_arguments_of_fsdp1_that_say_what_fsdp2_does_are_taken() -> None:
+    FSDPStrategy(
+        use_orig_params=True,
+        sync_module_states=True,
+        limit_all_gathers=True,
+        backward_prefetch=BackwardPrefetch.BACKWARD_PRE,
+        sharding_strategy=ShardingStrategy.SHARD_GRAD_OP,
+        cpu_offload=CPUOffload(offload_params=False),
+        process_group=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"cpu_offload": True}, "cpu_offload with the device cpu: there is nothing to offload from"),
+        ({"auto_wrap_policy": "blocks"}, "auto_wrap_policy='blocks' is neither a set of module classes nor"),
+        ({"mixed_precision": "bf16"}, "mixed_precision='bf16' is no MixedPrecisionPolicy"),
+        (
+            {"mixed_precision": MixedPrecision(keep_low_precision_grads=True)},
+            "keep_low_precision_grads",
+        ),
+        ({"sharding_strategy": "HYBRID_SHARD", "device_mesh": (2, 2)}, r"device_mesh=\(2, 2\) makes 4 processes"),
+    ],
+    ids=["offload", "policy", "precision", "gradients", "mesh"],
+)
+@pytest.mark.usefixtures("alone")
+def test_what_does_not_fit_is_told_before_training(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(MisconfigurationException, match=message):
+        fitted(6, strategy=FSDPStrategy(**arguments))
+
+
+class Looking(Blocks):
+    """Notes the types that its steps and its layers see."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.types: dict[str, torch.dtype] = {}
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        inside = self.first(batch)
+        loss = super().training_step(batch, batch_idx)
+        self.types.update(batch=batch.dtype, weight=self.first.weight.dtype, layer=inside.dtype, loss=loss.dtype)
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        weight = self.first.weight
+        self.types.update(shard=weight.dtype, gradient=weight.grad.dtype, buffer=self.seen.dtype)
+
+
+_HALF, _SINGLE = torch.bfloat16, torch.float32
+_STEP = ("batch", "weight", "layer", "loss")
+PRECISIONS = {
+    "bf16-mixed": ("bf16-mixed", None, {"layer": _HALF, "weight": _HALF}),
+    "bf16-true": ("bf16-true", None, dict.fromkeys((*_STEP, "shard", "gradient", "buffer"), _HALF)),
+    "32-true": ("32-true", None, {}),
+    "a policy": (
+        "32-true",
+        MixedPrecisionPolicy(param_dtype=_HALF),
+        {"batch": _HALF, "weight": _HALF, "layer": _HALF, "loss": _HALF},
+    ),
+    "FSDP1's": (
+        "32-true",
+        MixedPrecision(param_dtype=_HALF, reduce_dtype=_HALF, buffer_dtype=_HALF),
+        {"batch": _HALF, "weight": _HALF, "layer": _HALF, "loss": _HALF, "buffer": _HALF},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+@pytest.mark.usefixtures("alone")
+def test_precision_says_in_which_type_each_thing_is(name: str) -> None:
+    precision, policy, halves = PRECISIONS[name]
+    model = Looking()
+    trainer = quiet(strategy=FSDPStrategy(mixed_precision=policy), precision=precision, max_steps=2)
+    both = [DataLoader(samples().float(), 6) for _ in range(2)]  # type: ignore[arg-type]  # a tensor is a data set
+    trainer.fit(model, *both)
+    everything = dict.fromkeys((*_STEP, "shard", "gradient", "buffer"), _SINGLE)
+    assert model.types == {**everything, **halves}
+
+
+class OnMeta(LightningModule):
+    """Made without memory, given values when it is sharded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net: nn.Module = nn.Identity()
+
+    def configure_model(self) -> None:
+        if isinstance(self.net, nn.Identity):
+            with torch.device("meta"):
+                self.net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 1))
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        return self.net(batch).square().mean()
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+@pytest.mark.usefixtures("alone")
+def test_layers_of_the_meta_device_are_made_as_they_would_have_been() -> None:
+    model = OnMeta()
+    torch.manual_seed(4)
+    for _ in range(2):
+        quiet(strategy="fsdp", precision="32-true", max_steps=0).fit(model, loader(6))
+    torch.manual_seed(4)
+    reference = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 1))
+    sharded = {name.removeprefix("net."): value for name, value in weights(model).items()}
+    assert furthest(sharded, weights(reference)) == 0
+
+
+class Bare(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+
+class BareOnMeta(OnMeta):
+    def configure_model(self) -> None:
+        with torch.device("meta"):
+            self.net = Bare()
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_layer_of_the_meta_device_that_cannot_be_made_is_named() -> None:
+    with pytest.raises(MisconfigurationException, match=r"a Bare was created on the meta device, and has no reset_par"):
+        quiet(strategy="fsdp").fit(BareOnMeta(), loader(6))
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_sharded_module_goes_on_with_the_next_trainer() -> None:
+    model, twin = Blocks(), Blocks()
+    twin.load_state_dict(model.state_dict())
+    for strategy, module in (("fsdp", model), ("auto", twin)):
+        quiet(strategy=strategy, max_epochs=1).fit(module, loader(6), loader(6))
+        trainer = quiet(strategy=strategy, max_epochs=1)
+        trainer.fit(module, loader(6), loader(6, 10))
+        trainer.test(dataloaders=loader(6, 10), ckpt_path=None, model=module, verbose=False)
+        assert "training_step" not in vars(module)
+    assert furthest(weights(model), weights(twin)) == 0
+
+
+@pytest.mark.usefixtures("alone")
+def test_another_checkpoint_plugin_and_shards_contradict_each_other() -> None:
+    class Mine(CheckpointIO):
+        pass
+
+    strategy = FSDPStrategy(state_dict_type="sharded", checkpoint_io=Mine())
+    trainer = quiet(strategy=strategy, max_steps=1)
+    trainer.fit(Blocks(), loader(6), loader(6))
+    with pytest.raises(MisconfigurationException, match="the plugin Mine with sharded checkpoints"):
+        trainer.save_checkpoint("mine.ckpt")
+
+
+@pytest.mark.usefixtures("alone")
+def test_model_parallel_strategy_needs_a_model_that_configure_model_has_sharded() -> None:
+    with pytest.raises(TypeError, match="Blocks.configure_model has sharded nothing"):
+        quiet(strategy=ModelParallelStrategy()).fit(Blocks(), loader(6), loader(6))
+    with pytest.raises(MisconfigurationException, match="data_parallel_size=2 times tensor_parallel_size=1 is 2, and"):
+        quiet(strategy=ModelParallelStrategy(2, 1)).fit(Blocks(), loader(6), loader(6))
+
+
+def test_old_and_new_names_of_the_strategies() -> None:
+    assert isinstance(Trainer(accelerator="cpu", strategy="fsdp", logger=False).strategy, FSDPStrategy)
+    assert Trainer(accelerator="cpu", strategy="fsdp_cpu_offload", logger=False).strategy._offloads  # type: ignore[attr-defined]  # an FSDPStrategy
+    with pytest.raises(ValueError, match="'fsdpp' is not one of .*'fsdp', 'fsdp_cpu_offload'"):
+        Trainer(accelerator="cpu", strategy="fsdpp", logger=False)
+
+
+# several
 FLAGS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "two units, clipped by norm, accumulating": {"gradient_clip_val": 0.05, "accumulate_grad_batches": 2},
