@@ -197,6 +197,11 @@ TABLE: dict[str, Row] = {
         MisconfigurationException,
         "check_val_every_n_epoch|0.5",
     ),
+    "val_check_interval of no batch": (
+        lambda: trainer(val_check_interval=0),
+        MisconfigurationException,
+        "val_check_interval|0|1 or more|limit_val_batches=0",
+    ),
     "val_check_interval too long": (
         lambda: fit(val_check_interval=3),
         ValueError,

@@ -149,6 +149,11 @@ def _check_numbers(given: dict[str, Any]) -> None:
     interval = given["val_check_interval"]
     if isinstance(interval, (int, float)):
         given["val_check_interval"] = _limit("val_check_interval", interval)
+        if interval == 0 and isinstance(interval, int):
+            raise MisconfigurationException(
+                "val_check_interval=0: it is a number of batches of 1 or more, a part of an epoch, or a time. "
+                "limit_val_batches=0 switches validation off."
+            )
     for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
         value = given[name]
         if value is None and name == "check_val_every_n_epoch":

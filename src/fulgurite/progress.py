@@ -29,6 +29,11 @@ class Progress:
         self.batch = 0
         self.is_last_batch = self.epoch_closed = False
 
+    def reopen_epoch(self) -> None:
+        """Begin the open epoch anew: an exception ended it, and its running values and its loader went with that run."""
+        self.batch = 0
+        self.is_last_batch = self.epoch_closed = False
+
     def state_dict(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -163,6 +163,7 @@ class Results:
         self.batch: Any = None  # the batch in work, for its size
         self.batch_size: int | None = None
         self.outputs: list[dict[str, float]] = []  # what validate() and test() return
+        self.pulled_at = -1  # total_batch when step values were last brought to the trainer's dictionaries
         self.losses: list[Tensor] = []  # since a reader last looked, for the step at which one is not finite
 
     # writing
@@ -329,17 +330,14 @@ class Results:
 
     def pull(self) -> None:
         """Bring the trainer's dictionaries up to this moment."""
-        metrics, source = self.run.metrics, MetricSource(self.stage, self.run.progress.total_batch)
+        done = self.run.progress
+        metrics, source = self.run.metrics, MetricSource(self.stage, done.total_batch)
+        # once the epoch is closed, the last step's values do not cover what validation logged under the same name
+        if not (self.training and done.epoch_closed and self.pulled_at == done.total_batch):
+            self._pull_steps(metrics, source)
+        self.pulled_at = done.total_batch
         for slot in self._readable():
             options = slot.options
-            if options.on_step and slot.last is not None:
-                if self.training:
-                    metrics.callback[slot.name] = metrics.callback[slot.step_name] = slot.last
-                    metrics.sources[slot.name] = metrics.sources[slot.step_name] = source
-                if options.logger:
-                    metrics.logged[slot.step_name] = slot.last
-                if options.prog_bar:
-                    metrics.bar[slot.step_name] = slot.last
             if options.on_epoch and self._epoch_is_over(slot):
                 value = slot.compute()
                 if value is None:
@@ -350,6 +348,18 @@ class Results:
                     metrics.logged[slot.epoch_name] = value
                 if options.prog_bar:
                     metrics.bar[slot.epoch_name] = value
+
+    def _pull_steps(self, metrics: Metrics, source: MetricSource) -> None:
+        for slot in self._readable():
+            options = slot.options
+            if options.on_step and slot.last is not None:
+                if self.training:
+                    metrics.callback[slot.name] = metrics.callback[slot.step_name] = slot.last
+                    metrics.sources[slot.name] = metrics.sources[slot.step_name] = source
+                if options.logger:
+                    metrics.logged[slot.step_name] = slot.last
+                if options.prog_bar:
+                    metrics.bar[slot.step_name] = slot.last
 
     def publish_step(self) -> None:
         """After each training batch: a row for the loggers where one is due. Touches nothing otherwise."""
@@ -414,6 +424,7 @@ class Results:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.pulled_at = self.run.progress.total_batch  # saving reads them
         for saved in state["slots"]:
             fx, name, loader = saved["key"]
             slot = Slot(name, loader, Options(*saved["options"]), (), "the checkpoint")

@@ -434,6 +434,7 @@ class Trainer(OldMembers):
         if fn == TrainerFn.FITTING:
             self.should_stop = False
             self.optimizers, self.lr_scheduler_configs = [], []
+            self.progress.reopen_epoch()
         self.state.fn, self.state.status = fn, TrainerStatus.RUNNING
         self.state.stage = _STAGE_OF[fn][1]
         module.trainer = self

@@ -323,6 +323,23 @@ def of(pl: Any) -> SimpleNamespace:
                 self.log("second_epoch", loss, on_step=True, on_epoch=True)
             return loss
 
+    class SameName(Plain):
+        """Logs one name in training by step, in validation by epoch, and at the epoch's ends."""
+
+        def on_train_epoch_start(self) -> None:
+            self.log("start", 1.0 + self.current_epoch)
+
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            loss = self.loss(batch)
+            self.log_dict({"x": loss, "start": loss, "end": loss}, prog_bar=True)
+            return loss
+
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("x", self.loss(batch), prog_bar=True)
+
+        def on_train_epoch_end(self) -> None:
+            self.log("end", 1.0 + self.current_epoch)
+
     class OwnLoaders(Plain):
         """Brings its data and says when it is asked for them."""
 

@@ -48,6 +48,10 @@ CASES = {
     "hyper-parameters": Case(model="Hparams"),
     "hyper-parameters not wanted": Case(model="Hparams", flags={"enable_autolog_hparams": False}),
     "manual optimization, log each": Case(model="Manual", optim=M.two_and_a_scheduler, flags={"log_every_n_steps": 1}),
+    "one name in training and in validation": Case(model="SameName"),
+    "one name in training and in validation, val each 3": Case(model="SameName", flags={"val_check_interval": 3}),
+    "one name in training, at its start and its end": Case(model="SameName", val=0),
+    "one name, plateau on it": Case(model="SameName", optim=M.scheduled(M.plateau, monitor="x")),
     "no logger": Case(flags={"logger": False}),
 }
 # Every hook that may log, with its defaults; and those that may not.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import timedelta
 from typing import Any
 
@@ -72,6 +73,26 @@ def test_a_second_fit_of_the_same_trainer_goes_on_counting() -> None:
     trainer.fit_loop.max_epochs = 3
     trainer.fit(model, loader(4), loader(2))
     assert (trainer.global_step, trainer.current_epoch) == (12, 3)
+
+
+def test_after_an_exception_the_epoch_is_begun_anew() -> None:
+    class Breaks(Counting):
+        broken = True
+
+        def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+            if self.broken and self.current_epoch == 1 and batch_idx == 2:
+                raise OSError("disk full")
+
+    model, off = Breaks(), {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    trainer = pl.Trainer(max_epochs=3, accelerator="cpu", logger=False, **off)
+    with pytest.raises(OSError):
+        trainer.fit(model, loader(4), loader(2))
+    assert (trainer.global_step, trainer.current_epoch, trainer.interrupted) == (7, 1, True)
+    model.broken = False
+    with warnings.catch_warnings(record=True) as said:
+        trainer.fit(model, loader(4), loader(2))
+    assert (trainer.global_step, trainer.current_epoch) == (7 + 2 * 4, 3)
+    assert not [w for w in said if "random state" in str(w.message)]
 
 
 def test_the_timer_of_the_user_wins_over_max_time() -> None:
