@@ -24,13 +24,14 @@ Deep knowledge tracing: from the answers a student gave, the probability that th
   dkt compare trees dkt-r akt-r --data school/train_data.csv     one table of models on the same rows
   dkt cv trees --data school/train_data.csv --folds 5            every student predicted by a model of the others
   dkt data describe school/train_data.csv                        what is there, and what would leak
+  dkt data convert EdNet/ ednet/                                 to Parquet, or to a store for data larger than memory
 
 `dkt COMMAND --help` explains a command.
 """
 
 COMMANDS = {
     "simulate": "write a simulated school as the course's CSV files",
-    "data": "describe a file of answers and the leaks in it",
+    "data": "describe a file of answers and the leaks in it, or convert it",
     "train": "train DKT and score it; without DATA on a simulated school",
     "evaluate": "score a checkpoint on a file of answers",
     "predict": "predict the rows whose answerCode is -1, as a submission",

@@ -54,6 +54,15 @@ def test_evaluate_repeats_the_figures_of_training(trained, tmp_path):
     assert json.loads(again.read_text())["test"] == report["test"]
 
 
+def test_evaluate_prints_every_figure_both_ways_with_an_interval_and_by_history(trained, capsys):
+    school, report, _ = trained
+    assert main(["evaluate", report["checkpoint"], str(school / "train_data.csv")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    with_interval = [line.split() for line in lines if ".." in line]
+    assert [(line[0], len(line)) for line in with_interval] == [("all", 9), ("leak-free", 8)]
+    assert sum("1: " in line and "2-5: " in line and "101+: " in line for line in lines) == 2
+
+
 def test_predict_writes_the_courses_submission(trained, tmp_path):
     school, report, _ = trained
     output = tmp_path / "outputs" / "submission.csv"

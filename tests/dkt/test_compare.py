@@ -78,7 +78,7 @@ def test_cv_writes_one_prediction_for_each_row(train, tmp_path, capsys):
 def test_describe_says_what_is_there(train, capsys):
     assert main(["data", "describe", train, "--test", train]) == 0
     out = capsys.readouterr().out
-    assert "students                72" in out
+    assert "students                  72" in out
     assert "leak: 72 student ids are in both files" in out
 
 

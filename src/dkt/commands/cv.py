@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from dkt.commands.models import MODELS_HELP, add_model_arguments, model_of
-from dkt.commands.shared import FORMATS_HELP, Report, empty_report, read_merged
+from dkt.commands.shared import FORMATS_HELP, Report, empty_report, figures_of, read_merged
 from dkt.data.protocols import protocol_named
 from dkt.evaluate import report
 
@@ -38,4 +38,4 @@ def run(arguments: argparse.Namespace) -> Report:
             lines.append(f"{names[s]},{i},{a},{float(p)!r}")
         arguments.oof.write_text("\n".join(lines) + "\n", encoding="utf-8")
         print(f"out-of-fold predictions: {arguments.oof}")
-    return {**empty_report(), "test": whole.as_dict(), "folds": [r.as_dict() for r in found.reports]}
+    return {**empty_report(), "test": figures_of(whole), "folds": [r.as_dict() for r in found.reports]}

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import torch
 
-from dkt.commands.shared import FORMATS_HELP, Report, add_format, add_threads, empty_report, read, score_rows
+from dkt.commands.shared import (
+    FORMATS_HELP,
+    Report,
+    add_format,
+    add_threads,
+    empty_report,
+    figures_of,
+    read,
+    report_rows,
+)
 from dkt.data.table import DataError
 from dkt.inference import predict_rows
 from dkt.task import DktTask
@@ -29,9 +38,9 @@ def run(arguments: argparse.Namespace) -> Report:
     answers = read(arguments.data, arguments.format).answered()
     if not len(answers):
         raise DataError(f"{arguments.data} has no known answers to compare predictions with; use `dkt predict`.")
-    figures = score_rows(answers, predict_rows(task, answers))
+    figures = report_rows(answers, predict_rows(task, answers), task.protocol)
     print(f"{arguments.data}: {answers.n_students:,} students, protocol {task.protocol}\n{figures}")
-    return {**empty_report(), "test": figures.as_dict()}
+    return {**empty_report(), "test": figures_of(figures)}
 
 
 def load_task(checkpoint: Path) -> DktTask:

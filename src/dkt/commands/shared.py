@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,22 @@ import yaml
 
 from dkt.data import simulate as school
 from dkt.data.merge import merge_repeats
-from dkt.data.protocols import PROTOCOLS
-from dkt.data.read import FORMATS, read_answers
-from dkt.data.table import Answers
-from dkt.evaluate import Floats, Score, score
+from dkt.data.protocols import PROTOCOLS, protocol_named
+from dkt.data.read import FORMAT_TEXTS, FORMATS, read_answers
+from dkt.data.table import TO_PREDICT, Answers
+from dkt.evaluate import Floats, Score, report, score
+from dkt.evaluate import Report as EvaluationReport
 
 Report = dict[str, Any]
 
-FORMATS_HELP = """\
-files of answers (the format is found from the first lines, or given by --format):
-  course   CSV with userID,assessmentItemID,testId,answerCode,Timestamp,KnowledgeTag; answerCode is 0, 1, or -1 where it
-           is to be predicted; several skills of one question stand in one cell: 12;45
-  3line    records of three lines: number of answers (or index,student) / skills / answers
-  4line    records of four lines: index,student / problems / skills / answers
+_FORMATS = "\n".join(
+    textwrap.fill(text, 120, initial_indent=f"  {name:<12}", subsequent_indent=" " * 14)
+    for name, text in FORMAT_TEXTS.items()
+)
+FORMATS_HELP = f"""\
+files of answers (the format is found from the first lines, or given by --format; --format NAME:COLUMN takes the skills
+from another column than usual, for example datashop:"Step Name"):
+{_FORMATS}
 
 leak-free figures leave out the rows that ask the same question as the row before: files that write a problem of two
 skills as two rows repeat its answer there, and copying it is no knowledge. They are "-" without question ids.
@@ -45,8 +49,11 @@ def empty_report() -> Report:
 
 
 def read(path: Path, format: str | None) -> Answers:
-    """The answers of a file, with the truth where it is a simulated school's."""
-    answers = read_answers(path, format)
+    """The answers of a file, with the truth where it is a simulated school's; says what was left out or merged."""
+    name, _, column = (format or "").partition(":")
+    answers = read_answers(path, name or None, skills=column or None)
+    for note in answers.notes:
+        print(f"{path}: {note}")
     truth = school.truth_path(path)
     return school.with_truth(answers, truth) if truth.exists() else answers
 
@@ -61,8 +68,22 @@ def read_merged(path: Path, arguments: argparse.Namespace) -> Answers:
     return merged.answers
 
 
-def score_rows(answers: Answers, probability: Floats) -> Score:
-    return score(answers.answer, probability, answers.leak_free)
+def report_rows(answers: Answers, probability: Floats, protocol: str, seed: int = 0) -> EvaluationReport:
+    """All figures of predictions over the rows that a protocol scores."""
+    return report(answers, probability, protocol_named(protocol), seed)
+
+
+def figures_of(found: EvaluationReport) -> Report:
+    """A report for --json: its score's figures side by side with the intervals and the AUC by history."""
+    shown = found.as_dict()
+    return {**found.score.as_dict(), **{name: value for name, value in shown.items() if name != "score"}}
+
+
+def score_rows(answers: Answers, probability: Floats, protocol: str = "akt") -> Score:
+    """The figures of predictions over the known answers that a protocol scores."""
+    scored = protocol_named(protocol).scored(answers) & (answers.answer != TO_PREDICT)
+    fresh = None if answers.leak_free is None else answers.leak_free[scored]
+    return score(answers.answer[scored], probability[scored], fresh)
 
 
 def write_submission(path: Path, probability: Floats) -> None:
@@ -88,8 +109,17 @@ def setting(text: str) -> tuple[str, Any]:
 
 def add_format(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--format", choices=FORMATS, help="format of the files, if it should not be found from their first lines"
+        "--format",
+        type=_format,
+        metavar="NAME[:COLUMN]",
+        help=f"format of the files, if it should not be found from their first lines: {', '.join(FORMATS)}",
     )
+
+
+def _format(text: str) -> str:
+    if text.partition(":")[0] not in ("", *FORMATS):
+        raise argparse.ArgumentTypeError(f"{text!r} is unknown; choose one of {', '.join(FORMATS)}")
+    return text
 
 
 def add_threads(command: argparse.ArgumentParser) -> None:

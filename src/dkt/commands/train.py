@@ -17,8 +17,10 @@ from dkt.commands.shared import (
     add_format,
     add_threads,
     empty_report,
+    figures_of,
     positive,
     read,
+    report_rows,
     score_rows,
 )
 from dkt.data import simulate as school
@@ -167,9 +169,10 @@ def _compare(task: DktTask, train: Answers, answers: Answers, name: str) -> tupl
     predictions[model] = predict_rows(task, answers)
     if school.TRUTH in answers.extra:
         predictions["optimum (the truth)"] = answers.extra[school.TRUTH]
-    scores = {label: score_rows(answers, probability) for label, probability in predictions.items()}
-    print(f"\n{name}: {answers.n_students:,} students, protocol {task.protocol}\n{_table(scores)}")
-    return scores.pop(model).as_dict(), {label: figures.as_dict() for label, figures in scores.items()}
+    scores = {label: score_rows(answers, probability, task.protocol) for label, probability in predictions.items()}
+    found = report_rows(answers, predictions[model], task.protocol)
+    print(f"\n{name}: {answers.n_students:,} students, protocol {task.protocol}\n{_table(scores)}\n{model}:\n{found}")
+    return figures_of(found), {label: figures.as_dict() for label, figures in scores.items() if label != model}
 
 
 def _table(scores: dict[str, Score]) -> str:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from dkt.data import Answers, DataError
-from dkt.data.describe import describe
 from dkt.data.merge import merge_repeats
 
 TABLE = Answers(
@@ -47,14 +46,3 @@ def test_merging_again_changes_nothing():
 def test_without_question_ids_there_is_nothing_to_merge():
     with pytest.raises(DataError, match="without question ids"):
         merge_repeats(Answers(**{**vars(TABLE), "question": None}))
-
-
-def test_describe_names_every_leak():
-    found = describe(TABLE, TABLE)
-    assert (found["repeats"], found["students_shared"], found["right"]) == (3, 2, 0.5)
-    assert "3 rows (50.0%) ask the question of the row before" in found["leaks"][0]
-    assert "2 student ids are in both files" in found["leaks"][1]
-
-
-def test_describe_finds_no_leak_where_there_is_none():
-    assert describe(merge_repeats(TABLE).answers)["leaks"] == []
