@@ -30,7 +30,7 @@ class Progress:
         self.is_last_batch = self.epoch_closed = False
 
     def reopen_epoch(self) -> None:
-        """Begin the open epoch anew: an exception ended it, and its running values and its loader went with that run."""
+        """Begin the open epoch anew: an exception ended it, and its running values went with that run."""
         self.batch = 0
         self.is_last_batch = self.epoch_closed = False
 

@@ -164,7 +164,6 @@ class Results:
         self.batch_size: int | None = None
         self.outputs: list[dict[str, float]] = []  # what validate() and test() return
         self.pulled_at = -1  # total_batch when step values were last brought to the trainer's dictionaries
-        self.losses: list[Tensor] = []  # since a reader last looked, for the step at which one is not finite
 
     # writing
     def log(self, name: str, value: Any, raw: tuple[Any, ...], batch_size: int | None, attribute: str | None) -> None:
