@@ -88,6 +88,11 @@ def damaged_checkpoint() -> str:
     return "half.ckpt"
 
 
+def three_epochs() -> str:
+    fit(max_epochs=3).save_checkpoint("three.ckpt")
+    return "three.ckpt"
+
+
 def other_file(content: Any) -> str:
     torch.save(content, "other.ckpt")
     return "other.ckpt"
@@ -127,6 +132,11 @@ TABLE: dict[str, Row] = {
     ),
     "plateau without monitor": (lambda: fit(plateau(None)), MisconfigurationException, "monitor|ReduceLROnPlateau"),
     "plateau on an unknown name": (lambda: fit(plateau("nope")), MisconfigurationException, "nope|monitor|strict"),
+    "training_step takes an iterator": (
+        lambda: fit(with_(training_step=lambda self, dataloader_iter: None)),
+        NotImplementedError,
+        "dataloader_iter|training_step(self, batch, batch_idx)",
+    ),
     "training_step returns nonsense": (
         lambda: fit(with_(training_step=lambda self, b, i: "loss")),
         MisconfigurationException,
@@ -139,6 +149,13 @@ TABLE: dict[str, Row] = {
     ),
     "two loaders, no dataloader_idx": (
         lambda: trainer().validate(BoringModel(), [loader(), loader()]),
+        RuntimeError,
+        "validation_step|dataloader_idx|2",
+    ),
+    "two loaders, dataloader_idx by keyword only": (
+        lambda: trainer().validate(
+            with_(validation_step=lambda self, batch, batch_idx, *, dataloader_idx=0: None), [loader(), loader()]
+        ),
         RuntimeError,
         "validation_step|dataloader_idx|2",
     ),
@@ -296,6 +313,11 @@ TABLE: dict[str, Row] = {
         lambda: fit(ckpt_path=other_file({"a": 1}), max_epochs=2),
         Exception,
         "state_dict|keys: a|load_state_dict",
+    ),
+    "a checkpoint of more epochs than wanted": (
+        lambda: fit(ckpt_path=three_epochs(), max_epochs=2),
+        MisconfigurationException,
+        "three.ckpt|3 epochs|max_epochs=2|load_from_checkpoint",
     ),
     "a class of the user's own": (
         lambda: fit(ckpt_path=foreign_checkpoint(), max_epochs=2),

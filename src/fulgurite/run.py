@@ -168,8 +168,14 @@ class Run:
 
     def _taking_batch_idx(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """`training_step(batch)` without a batch_idx is allowed."""
-        parameters = inspect.signature(self.module.training_step).parameters.values()
-        if any(p.kind is p.VAR_POSITIONAL for p in parameters) or len(parameters) > 1:
+        parameters = inspect.signature(self.module.training_step).parameters
+        if "dataloader_iter" in parameters:
+            raise NotImplementedError(
+                f"{type(self.module).__qualname__}.training_step takes dataloader_iter, and here every step is given "
+                "its batch. Write training_step(self, batch, batch_idx); for other batches than the loader's own, "
+                "pass any iterable of batches as the loader."
+            )
+        if _positions(self.module.training_step) > 1:
             return step
         return lambda batch, i: step(batch)
 
@@ -206,8 +212,7 @@ class Run:
         name = f"{stage}_step"
         several = len(self.data.evaluation[stage]) > 1
         parameters = inspect.signature(getattr(self.module, name)).parameters
-        takes = "dataloader_idx" in parameters or any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
-        if several and not takes and len(parameters) < 3:
+        if several and _positions(getattr(self.module, name)) < 3:
             raise RuntimeError(
                 f"there are {len(self.data.evaluation[stage])} {stage} loaders, and {name}"
                 f"({', '.join(parameters)}) does not say which one a batch is from. "
@@ -579,8 +584,7 @@ class Run:
     def _evaluation_step(self, stage: str) -> Callable[..., Any]:
         """`validation_step` and its siblings, in this run's precision, given what arguments it takes."""
         step = self._profiled(f"{stage}_step", getattr(self.module, f"{stage}_step"))
-        parameters = inspect.signature(getattr(self.module, f"{stage}_step")).parameters.values()
-        if len(parameters) == 1 and all(p.kind is not p.VAR_POSITIONAL for p in parameters):
+        if _positions(getattr(self.module, f"{stage}_step")) == 1:
             one_argument = step
             step = lambda batch, *_: one_argument(batch)  # noqa: E731
         if self.precision.precision == "32-true":
@@ -614,3 +618,11 @@ class Run:
             limit = getattr(self.trainer, name)
             if limit == 1 and isinstance(limit, int):
                 rank_zero_info(f"{name}=1 is one batch; 1.0 would be all of them.")
+
+
+def _positions(step: Callable[..., Any]) -> int | float:
+    """How many arguments a step takes by position."""
+    parameters = inspect.signature(step).parameters.values()
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return math.inf
+    return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)

@@ -498,6 +498,12 @@ class Trainer(OldMembers):
         watch_outputs(run)
         if checkpoint is not None:
             checkpoints.load_training(run, checkpoint, progress_of)
+            if run.progress.epoch > self.max_epochs != -1:
+                raise MisconfigurationException(
+                    f"{self._ckpt_path} was saved after {run.progress.epoch} epochs, and max_epochs={self.max_epochs} "
+                    "counts from the start of the run. Raise it, or begin anew with "
+                    f"{type(run.module).__qualname__}.load_from_checkpoint(path)."
+                )
             for logger in self.loggers:
                 if hasattr(logger, "resume_from_step"):
                     logger.resume_from_step(run.batches_that_stepped)

@@ -117,6 +117,13 @@ def of(pl: Any) -> SimpleNamespace:
         def validation_step(self, batch: Any) -> None:
             self.log("vl", self.loss(batch))
 
+    class KeywordsOnly(Plain):
+        def training_step(self, batch: Any, **more: Any) -> Any:
+            return self.loss(batch)
+
+        def validation_step(self, batch: Any, **more: Any) -> None:
+            self.log("vl", self.loss(batch))
+
     class NoValidation(Plain):
         validation_step = pl.LightningModule.validation_step
 

@@ -252,6 +252,7 @@ CASES |= {
     "own optimizer_step, accumulate 2": Case(model="OwnStepDefault", batches=6, flags={"accumulate_grad_batches": 2}),
     "learning rate by hand in optimizer_step": Case(model="WarmUp"),
     "training_step without batch_idx": Case(model="NoBatchIndex"),
+    "training_step with keywords besides": Case(model="KeywordsOnly"),
     "nothing logged": Case(model="Silent"),
     "batch norm": Case(model="BatchNorm", flags={"val_check_interval": 2}),
     "part of the module in eval mode": Case(model="PartInEval", flags={"val_check_interval": 2}),
