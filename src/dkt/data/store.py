@@ -1,7 +1,8 @@
 """Answers on disk as plain arrays that are mapped into memory and not read: for data larger than memory.
 
 A store is a folder of .npy files, one for each array of the table, and `answers.json` with the names of students,
-questions and skills. It is written part by part, so that writing needs the memory of one part.
+questions and skills. It is written part by part, so that writing needs the memory of one part. Further columns of text
+are stored as numbers and are the only ones that opening reads.
 """
 
 from __future__ import annotations

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from dkt.data import DataError, read_answers
+from dkt.data import DataError, read_answers, store
 from dkt.data.simulate import simulate
 from dkt.data.store import INDEX, write_store
 
@@ -68,3 +69,22 @@ def test_parts_that_do_not_fit_are_refused(answers, tmp_path, other, message):
 def test_no_answers_are_no_store(tmp_path):
     with pytest.raises(DataError, match="there are no answers to write"):
         write_store([], tmp_path / "store")
+
+
+def test_writing_needs_the_memory_of_one_part_however_many_there_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "BLOCK", 10_000)
+
+    def peak(n):
+        def parts():
+            for i in range(n):
+                yield replace(part, student_names=[f"{i}-{name}" for name in part.student_names])
+
+        tracemalloc.start()
+        write_store(parts(), tmp_path / str(n))
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    part, _ = simulate(students=60, questions=400, skills=6, concepts=2, answers_per_student=300)
+    del part.extra["test"]  # text is not mapped
+    assert peak(12) < 1.2 * peak(3)  # names of students are all kept, and few here
