@@ -41,6 +41,8 @@ def to_probabilities(metric, inputs):
 class DktLightning(pl.LightningModule):
     def __init__(self, args):
         super().__init__()
+        if getattr(args, "model", "lstm") != "lstm":
+            raise ValueError(f"--model {args.model}: this program has the LSTM only; train.py beside it has all three.")
         self.lr = args.lr  # auto_lr_find=True writes here
         n_tests = args.n_tests if hasattr(args, "n_tests") else args.n_test
         n_tags = args.n_tags if hasattr(args, "n_tags") else args.n_tag

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from dkt.data.course import SKILL_SEPARATOR, read_course_csv
 from dkt.data.table import Answers, Ints
+from dkt.data.windows import Windows
 
 Student = tuple[Ints, Ints, Ints, Ints]
 
@@ -123,7 +124,10 @@ class DKTDataset(Dataset[dict[str, Tensor]]):
 def get_loaders(
     args: argparse.Namespace, train: Sequence[Student] | None, valid: Sequence[Student] | None
 ) -> tuple[DataLoader[dict[str, Tensor]] | None, DataLoader[dict[str, Tensor]] | None]:
-    """(train_loader, valid_loader), only the first one shuffled; None for data that is None."""
+    """(train_loader, valid_loader), only the first one shuffled; None for data that is None.
+
+    With `args.windows` ("20:10") the first one also learns from earlier windows of each history.
+    """
 
     def loader(data: Sequence[Student] | None, shuffle: bool) -> DataLoader[dict[str, Tensor]] | None:
         if data is None:
@@ -131,7 +135,20 @@ def get_loaders(
         dataset = DKTDataset(data, args)
         return DataLoader(dataset, batch_size=args.batch_size, shuffle=shuffle, num_workers=args.num_workers)
 
+    windows = getattr(args, "windows", None)
+    if windows and train is not None:
+        train = windows_of(train, Windows.of(str(windows)))
     return loader(train, shuffle=True), loader(valid, shuffle=False)
+
+
+def windows_of(data: Sequence[Student], windows: Windows) -> list[Student]:
+    """Each student as several, whose histories end at different places."""
+    found = []
+    for columns in data:
+        for start, length in zip(*windows.cut(np.array([0, len(columns[0])])), strict=True):
+            tests, questions, tags, answers = (column[start : start + length] for column in columns)
+            found.append((tests, questions, tags, answers))
+    return found
 
 
 def process_batch(batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:

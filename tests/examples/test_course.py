@@ -149,6 +149,13 @@ def test_gpus_1_without_a_gpu_says_what_to_write(course):
         pl.Trainer(gpus=1, precision=16)
 
 
+def test_another_model_is_refused_with_the_program_that_has_it(course):
+    args = course_args()
+    args.model = "bert"
+    with pytest.raises(ValueError, match="--model bert: this program has the LSTM only; train.py"):
+        course.DktLightning(args)
+
+
 def run_text(text, names):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*log_every_n_steps.*")

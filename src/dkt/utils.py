@@ -1,0 +1,31 @@
+"""The course's `dkt.utils`: seeds and the log."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+from typing import Any
+
+import fulgurite as pl
+
+logging_conf: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"basic": {"format": "%(asctime)s - %(name)s - %(levelname)s - %(message)s"}},
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "basic", "stream": "ext://sys.stdout"},
+        "file_handler": {"class": "logging.FileHandler", "formatter": "basic", "filename": "run.log", "delay": True},
+    },
+    "loggers": {"dkt": {"level": "INFO", "handlers": ["console", "file_handler"]}},
+}
+
+
+def set_seeds(seed: int = 42) -> None:
+    """The same random draws in each run."""
+    pl.seed_everything(seed, verbose=False)
+
+
+def get_logger(logger_conf: dict[str, Any]) -> logging.Logger:
+    """The log of the course's program: on the screen and in run.log; other libraries' messages are left to them."""
+    logging.config.dictConfig(logger_conf)
+    return logging.getLogger("dkt")
