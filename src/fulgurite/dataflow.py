@@ -31,8 +31,18 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from fulgurite.shards import (
+    EvalShare,
+    Part,
+    TrainShare,
+    can_share,
+    declared_sizes,
+    keeps_its_order_to_itself,
+    parts_by_size,
+    share_of,
+)
 from fulgurite.utilities.combined_loader import CombinedLoader
-from fulgurite.utilities.data import sized_len
+from fulgurite.utilities.data import extract_batch_size, sized_len
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import rank_zero_warn
 from fulgurite.utilities.seed import collect_rng_state, pl_worker_init_function, restore_rng_state
@@ -76,6 +86,8 @@ class DataFlow:
                 self.restore_draws(self.now)
                 self.now = None
             self._first = self._fresh(run.progress.epoch)
+        if run.world_size > 1:
+            run.agreement.exchange()  # hooks of the start may have said to stop
 
     def open_train(self) -> None:
         run, limit = self.run, self.run.trainer.limit_train_batches
@@ -109,10 +121,15 @@ class DataFlow:
         _refuse_batches(loaders, f"{name}_dataloaders" if stage != "validation" else "val_dataloaders")
         flat = self._prepare(loaders, stage)
         self.evaluation[stage] = flat
-        self.limits[stage] = [limited(sized_len(loader), limit, f"limit_{name}_batches") for loader in flat]
-        if not any(self.limits[stage]):
-            rank_zero_warn(f"the {stage} loaders have no batches, so {stage} is skipped.")
+        self.limits[stage] = [limited(_most(loader), limit, f"limit_{name}_batches") for loader in flat]
         run.check_dataloader_idx(stage)
+        if not self.has_batches(stage):
+            rank_zero_warn(f"the {stage} loaders have no batches, so {stage} is skipped.")
+            return False
+        return True
+
+    def has_batches(self, stage: str) -> bool:
+        """Whether there is anything to evaluate, on this process or another."""
         return any(n > 0 for n in self.limits[stage])
 
     def _prepare(self, loaders: Any, stage: str) -> Any:
@@ -141,7 +158,28 @@ class DataFlow:
             loader = _in_order(loader, stage)
         if os.environ.get("PL_SEED_WORKERS", "0") == "1" and loader.worker_init_fn is None:
             loader.worker_init_fn = functools.partial(pl_worker_init_function, rank=self.run.strategy.global_rank)
+        if self.run.world_size > 1 and self.run.trainer.use_distributed_sampler:
+            loader = self._shared(loader, stage)
         return loader
+
+    def _shared(self, loader: DataLoader[Any], stage: str) -> DataLoader[Any]:
+        """A twin of the loader that gives this process's share of it."""
+        strategy = self.run.strategy
+        if keeps_its_order_to_itself(loader):
+            rank_zero_warn(
+                f"the {stage} loader ({type(loader).__name__}) has its own way of iterating and cannot be shared out, "
+                f"so each of the {strategy.world_size} processes gets all of it. Give it a "
+                "torch.utils.data.DistributedSampler, or use a plain DataLoader."
+            )
+        if not can_share(loader):
+            return loader
+        kind = TrainShare if stage == "train" else EvalShare
+        share = share_of(loader, kind, strategy.global_rank, strategy.world_size, strategy.broadcast)
+        if loader.batch_sampler is not None:
+            return _with_batch_sampler(loader, share)
+        twin = copy.copy(loader)
+        twin.__dict__["sampler"] = share
+        return twin
 
     def reload_if_due(self) -> None:
         """Ask for the loaders again every `reload_dataloaders_every_n_epochs` epochs."""
@@ -154,7 +192,7 @@ class DataFlow:
         """Have validation loaders, loading them where that has not happened yet or they are to be reloaded."""
         if "validation" not in self.evaluation:
             return self.open_evaluation("validation")
-        return any(n > 0 for n in self.limits["validation"])
+        return self.has_batches("validation")
 
     # training
     def train_batches(self, epoch: int, skip: int = 0) -> Batches:
@@ -162,6 +200,7 @@ class DataFlow:
 
         `skip` batches are done already: a resumed epoch replays the random draws that chose them.
         """
+        self.run.strategy.renew()
         if skip:
             batches = self._resumed(epoch, skip)
         elif self.run.progress.epoch_closed:
@@ -180,7 +219,7 @@ class DataFlow:
         self._ahead = None
         if isinstance(loader, CombinedLoader):
             return (batch for batch, _, _ in loader)
-        if _looks_ahead_in_indices(loader):
+        if _looks_ahead_in_indices(loader) and self.run.world_size == 1:
             self._ahead = deque()
             loader = _with_batch_sampler(loader, _LookingAhead(loader.batch_sampler, self._ahead))
         return iter(loader)
@@ -188,6 +227,8 @@ class DataFlow:
     def _with_last(self, batches: Iterator[Any], done: int = 0) -> Batches:
         limit = self.train_batches_count
         self.rng["first"] = self.draw_state()
+        if self.run.world_size > 1:
+            return self._together(batches, done)
         if self._ahead is not None:
             return self._told_by_sampler(batches, done)
         if not math.isinf(limit) and (_true_length(self.train) or _is_stateful(self.train)):
@@ -205,6 +246,64 @@ class DataFlow:
                 return
         if i == 0:
             raise _no_batch()
+
+    # several processes: as many batches on each, and what each counts in its step
+    def _together(self, batches: Iterator[Any], done: int) -> Batches:
+        share = _share(self.train)
+        if isinstance(share, TrainShare) and not share.items:
+            return self._parts_of_share(batches, share, done)
+        declared = self.run.strategy.gather_objects(declared_sizes(self.train) if share is None else None)
+        if None not in declared:
+            return self._parts_declared(batches, declared, done)
+        return self._parts_exchanged(batches, share, done)
+
+    def _parts_of_share(self, batches: Iterator[Any], share: TrainShare, done: int) -> Batches:
+        limit, i = self.train_batches_count, done
+        for batch in batches:
+            i += 1
+            part = share.parts.popleft()
+            self.run.take(part)
+            yield batch, part.is_last or i >= limit
+            if i >= limit:
+                return
+        if i == done:
+            raise _no_batch()
+
+    def _parts_declared(self, batches: Iterator[Any], declared: list[Any], done: int) -> Batches:
+        parts = parts_by_size(declared, self.run.strategy.global_rank, self.train_batches_count)
+        batch = None
+        for part in islice(parts, done, None):
+            if part.mine or batch is None:
+                batch = next(batches, batch)
+            self.run.take(part)
+            yield batch, part.is_last
+
+    def _parts_exchanged(self, batches: Iterator[Any], share: Any, done: int) -> Batches:
+        """Sizes that nobody can know ahead: one exchange a step, of whether and how much each process has."""
+        strategy, limit = self.run.strategy, self.train_batches_count
+        mine = islice(batches, None if math.isinf(limit) else int(limit) - done)
+        batch, following = None, next(mine, _END)
+        while True:
+            if following is not _END:
+                batch, size = following, _size(following)
+                if share is not None and not share.parts.popleft().mine:
+                    size = 0
+                following = next(mine, _END)
+            else:  # this process has run out, and helps the others with the batch it had last
+                size = -1 if batch is None else 0
+            told = torch.tensor([size, int(following is not _END)], device=self.run.device)
+            sizes, more = strategy.all_gather(told).T.tolist()
+            if -1 in sizes:
+                raise ValueError(
+                    f"the training loader of process {sizes.index(-1)} yields no batch, and those of others do. Give "
+                    "every process at least one."
+                    if max(sizes) > -1
+                    else str(_no_batch())
+                )
+            self.run.take(Part(not any(more), size, sum(sizes)))
+            yield batch, not any(more)
+            if not any(more):
+                return
 
     def _counted(self, batches: Iterator[Any], count: int, done: int) -> Batches:
         for i in range(done + 1, count + 1):
@@ -252,6 +351,7 @@ class DataFlow:
                 next(following)
             return following
         self.restore_draws(saved["open"])
+        share = _share(self.train)
         if _skips_in_sampler(self.train):  # the skipped items are not even loaded
             batches, indices = self._iterator_and_indices(self.train)
             self.restore_draws(saved["first"])
@@ -259,6 +359,8 @@ class DataFlow:
                 next(indices)
                 if self._ahead is not None:
                     self._ahead.popleft()
+                if share is not None:
+                    share.parts.popleft()
             following = self._with_last(batches, skip)
         else:
             batches = self._iterator(self.train)
@@ -273,7 +375,7 @@ class DataFlow:
     def _iterator_and_indices(self, loader: DataLoader[Any]) -> tuple[Iterator[Any], Iterator[Any]]:
         """The loader's iterator, and the iterator of index batches that feeds it."""
         sampler, self._ahead = loader.batch_sampler, None
-        if not _true_length(loader):
+        if not _true_length(loader) and self.run.world_size == 1:
             self._ahead = deque()
             sampler = _LookingAhead(sampler, self._ahead)
         shared = _Shared(sampler)
@@ -307,6 +409,7 @@ class DataFlow:
         results, transfer, loaders = run.results, run.transfer, self.evaluation[stage]
         several = len(loaders) > 1
         seen = run.progress.eval_batches.setdefault(stage, [0] * len(loaders))
+        trainer, alone, batches = run.trainer, run.world_size == 1, 0
         for k, loader in enumerate(loaders):
             count = min(limit, self.limits[stage][k])
             if not count:
@@ -315,7 +418,11 @@ class DataFlow:
             set_epoch(loader, run.progress.epoch)
             i = -1
             for i, batch in enumerate(islice(loader, None if math.isinf(count) else int(count))):
-                run.raise_signal()
+                if trainer._signal is not None:
+                    if not alone:  # the others hear of it at the end of their batches
+                        break
+                    run.raise_signal()
+                batches += 1
                 if transfer is not None:
                     batch = transfer(batch, k)
                 results.batch, results.batch_size = batch, None
@@ -324,8 +431,7 @@ class DataFlow:
                 seen[k] += 1
             if not math.isinf(count) and i + 1 < count and _true_length(loader):
                 raise RuntimeError(_ended_early(None, i + 1, int(count), stage))
-        results.loader = None
-        results.at_end = True
+        results.last_batch_done(batches)
 
 
 # limits
@@ -446,6 +552,29 @@ class _Collections:
 
     def __len__(self) -> int:
         return len(self.combined)
+
+
+def _share(loader: Any) -> Any:
+    """The share that stands in for a loader's sampler, if one does."""
+    for sampler in (getattr(loader, "batch_sampler", None), getattr(loader, "sampler", None)):
+        if isinstance(sampler, (TrainShare, EvalShare)):
+            return sampler
+    return None
+
+
+def _most(loader: Any) -> int | None:
+    """Batches of a loader; where processes share it, of the one with most."""
+    share = _share(loader)
+    if isinstance(share, EvalShare) and sized_len(share) is not None:
+        return share.length_of(0)
+    return sized_len(loader)
+
+
+def _size(batch: Any) -> int:
+    try:
+        return extract_batch_size(batch)
+    except MisconfigurationException:
+        return 1  # no tensor in it: batches count alike
 
 
 def _with_batch_sampler(loader: DataLoader[Any], batch_sampler: Any) -> DataLoader[Any]:

@@ -163,11 +163,11 @@ def resolve(run: Run, stage: str, into: Hooks | None = None) -> Hooks:
     return hooks
 
 
-def calls(run: Run, name: str) -> Calls:
+def calls(run: Run, name: str, before_monitors: Calls = ()) -> Calls:
     """Whom to call at the hook `name`: callbacks, then the module; callbacks that monitor last at the epoch's end."""
     last = [cb for cb in run.callbacks if getattr(cb, "_monitors", False)] if name == "on_train_epoch_end" else []
     first = [cb for cb in run.callbacks if cb not in last]
-    return (*_of_callbacks(run, name, first), *_of_module(run, name), *_of_callbacks(run, name, last))
+    return (*_of_callbacks(run, name, first), *_of_module(run, name), *before_monitors, *_of_callbacks(run, name, last))
 
 
 def _of_callbacks(run: Run, name: str, callbacks: Iterable[Callback]) -> list[Callable[..., Any]]:

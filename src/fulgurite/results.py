@@ -88,22 +88,26 @@ class Slot:
         "enable_graph",
         "epoch_name",
         "fresh",
+        "fx",
         "last",
         "loader",
         "metric",
         "name",
         "options",
         "raw",
+        "raw_name",
         "step_name",
         "total",
         "weight",
         "where",
     )
 
-    def __init__(self, name: str, loader: int | None, options: Options, raw: tuple[Any, ...], where: str) -> None:
+    def __init__(
+        self, fx: str, name: str, loader: int | None, options: Options, raw: tuple[Any, ...], where: str
+    ) -> None:
         suffix = f"/dataloader_idx_{loader}" if loader is not None and options.add_dataloader_idx else ""
         forked = options.on_step and options.on_epoch
-        self.name = name + suffix
+        self.fx, self.raw_name, self.name = fx, name, name + suffix
         self.step_name = f"{name}_step{suffix}" if forked else self.name
         self.epoch_name = f"{name}_epoch{suffix}" if forked else self.name
         self.loader, self.options, self.raw, self.where = loader, options, raw, where
@@ -219,7 +223,7 @@ class Results:
                 )
             known.raw = raw
             return known
-        slot = Slot(name, self.loader, options, raw, where)
+        slot = Slot(fx, name, self.loader, options, raw, where)
         slot.enable_graph = bool(raw[5])
         if is_metric:
             slot.metric = value
@@ -317,7 +321,19 @@ class Results:
             self.batch_size = 1 if self.batch is None else extract_batch_size(self.batch)
         return self.batch_size
 
+    def last_batch_done(self, batches: int) -> None:
+        """An evaluation has seen its last batch, of `batches` here: epoch values may be read."""
+        self.loader, self.at_end = None, True
+
+    def has_shared_steps(self) -> bool:
+        """Whether a step's value is to be that of all processes."""
+        return False
+
     # reading
+    def value(self, slot: Slot) -> Any:
+        """The value of the epoch."""
+        return slot.compute()
+
     def _readable(self) -> Iterator[Slot]:
         return (slot for slot in self.slots.values() if slot.fresh)
 
@@ -338,7 +354,7 @@ class Results:
         for slot in self._readable():
             options = slot.options
             if options.on_epoch and self._epoch_is_over(slot):
-                value = slot.compute()
+                value = self.value(slot)
                 if value is None:
                     continue
                 metrics.callback[slot.name] = metrics.callback[slot.epoch_name] = value
@@ -367,8 +383,12 @@ class Results:
             return
         run.check_finite()
         if run.loggers:
-            values = {s.step_name: s.last for s in self._readable() if s.options.on_step and s.options.logger}
-            run.write({name: value for name, value in values.items() if value is not None})
+            run.write(self.step_values())
+
+    def step_values(self) -> dict[str, Any]:
+        """A row for the loggers."""
+        values = {s.step_name: s.last for s in self._readable() if s.options.on_step and s.options.logger}
+        return {name: value for name, value in values.items() if value is not None}
 
     def publish_eval_step(self, step: int) -> None:
         """After each evaluation batch: the values logged with on_step=True, counted per loader."""
@@ -383,7 +403,7 @@ class Results:
     def publish_epoch(self) -> None:
         """At the end of an epoch: epoch values to the loggers and the dictionaries; then all is empty again."""
         self.pull()
-        rows = [(s, value) for s in self._readable() if s.options.on_epoch and (value := s.compute()) is not None]
+        rows = [(s, value) for s in self._readable() if s.options.on_epoch and (value := self.value(s)) is not None]
         logged = {s.epoch_name: value for s, value in rows if s.options.logger}
         if self.training:
             self.run.check_finite()
@@ -426,7 +446,7 @@ class Results:
         self.pulled_at = self.run.progress.total_batch  # saving reads them
         for saved in state["slots"]:
             fx, name, loader = saved["key"]
-            slot = Slot(name, loader, Options(*saved["options"]), (), "the checkpoint")
+            slot = Slot(fx, name, loader, Options(*saved["options"]), (), "the checkpoint")
             if saved["metric"] is not None:
                 slot.metric = self.run.module.get_submodule(saved["metric"])
             slot.last, slot.total = (

@@ -8,26 +8,30 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
+from fulgurite.agreement import Agreement, signal_name
 from fulgurite.callbacks.callback import Callback
 from fulgurite.core.datamodule import LightningDataModule
 from fulgurite.core.module import LightningModule
 from fulgurite.dataflow import DataFlow, own_transfer
-from fulgurite.hooks import Hooks, for_module, overrides, resolve
+from fulgurite.hooks import Hooks, calls, for_module, overrides, resolve
 from fulgurite.optimizers import LightningOptimizer, NoOptimizer, configured, gradients_of, parameters_of
 from fulgurite.progress import Progress
 from fulgurite.results import NoResults, Results, as_numbers, first_not_finite, warn_not_finite
+from fulgurite.shards import WHOLE, Part
+from fulgurite.shared_results import SharedNoResults, SharedResults
 from fulgurite.states import RunningStage
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulgurite.utilities.types import LRSchedulerConfig
 
 if TYPE_CHECKING:
+    from fulgurite.machine.distributed import DistributedStrategy
     from fulgurite.loggers.logger import Logger
     from fulgurite.trainer import Trainer
 
@@ -59,6 +63,8 @@ class Run:
         self.profiler = trainer._active_profiler
         self.strategy, self.precision = trainer.strategy, trainer.precision_plugin
         self.device = self.strategy.root_device
+        self.world_size = self.strategy.world_size
+        self.part = WHOLE  # of the batch in work: what it counts in the step of all processes
         self.metrics = trainer._metrics
         self.progress: Progress = trainer.progress
         self.accumulate_grad_batches = trainer.accumulate_grad_batches
@@ -70,6 +76,8 @@ class Run:
         self.sanity_batches: int | float = 0
         self.before_step = before_step
         self.in_sanity_check = False
+        self.factor: float | Tensor = 1.0  # of the loss, so that each sample counts alike on whichever process
+        self.weighs_itself: bool | None = None  # the step returns "weight"
         self.losses: deque[Tensor] = deque(maxlen=1000)  # since they were last looked at
         self._warned_not_finite = False
         self.optimizers: list[Optimizer] = []
@@ -78,7 +86,10 @@ class Run:
         self.predictions: list[list[Any]] = []
         self.transfer: Callable[[Any, int], Any] | None = None
         self.training = {"train"} <= set(sources)
-        self.results_class = NoResults if trainer.barebones else Results
+        self.alone = self.world_size == 1
+        self.results_class: type[Results] = NoResults if trainer.barebones else Results
+        if not self.alone:
+            self.results_class = SharedNoResults if trainer.barebones else SharedResults
         self.train_results = self.results_class(self, "train")
         self.eval_results: dict[str, Results] = {}
         self.use(self.train_results)
@@ -87,19 +98,24 @@ class Run:
         self.validated_time = time.monotonic()
         self.eval_hooks: dict[str, Hooks] = {}
         self.hooks = Hooks()
+        self.agreement = Agreement(self)  # of several processes
 
     # resolving
     def resolve_training(self) -> None:
         """Everything the training loop calls, once the module is set up and its optimizers are known."""
         module = self.module
-        self.hooks = resolve(self, "train")
+        self._resolve_hooks()
         self.fx = "training_step"
         self.transfer = own_transfer(self)
         training_step = self._profiled("training_step", self.strategy.step("training_step"))
         self.training_step = self._taking_batch_idx(training_step)
+        if self.world_size > 1:
+            self.training_step = self._among_others(self.training_step)
         self.as_output = self._first_output
         self.zero_grad = self._method("optimizer_zero_grad")
         self.backward = self._method("backward")
+        if self.world_size > 1:
+            self.backward = self._counting_samples(self.backward)
         self.optimizer_step = module.optimizer_step  # not a place of its own: training_step logs inside it
         self.lr_scheduler_step = self._method("lr_scheduler_step")
         self.own_clipping = (
@@ -134,10 +150,23 @@ class Run:
     def begin_epoch(self) -> None:
         """Before the hooks of a new epoch: reload loaders that are due, find methods patched on since."""
         self.data.reload_if_due()
-        resolve(self, "train", into=self.hooks)
+        self._resolve_hooks()
         self.eval_hooks.clear()
         if self.progress.total_batch == 0:
             self._check_gradients_at_first_step()
+
+    def _resolve_hooks(self) -> None:
+        """Find whom to call; among several processes, also where values are put together and stops agreed on."""
+        hooks = resolve(self, "train", into=self.hooks)
+        if self.alone:
+            return
+        together, agree = self._put_together, self.agreement.exchange
+        hooks.on_train_start = (*hooks.on_train_start, agree)
+        hooks.on_train_epoch_start = (*hooks.on_train_epoch_start, agree)
+        hooks.on_train_epoch_end = (together, *calls(self, "on_train_epoch_end", before_monitors=(together,)))
+
+    def _put_together(self) -> None:
+        cast(SharedResults, self.train_results).put_values_together()
 
     def _method(self, name: str) -> Callable[..., Any]:
         """The module's method; where it is the user's own, `self.log` inside knows its name."""
@@ -178,6 +207,79 @@ class Run:
         if _positions(self.module.training_step) > 1:
             return step
         return lambda batch, i: step(batch)
+
+    # several processes
+    def take(self, part: Part) -> None:
+        """What the next batch counts in the step of all processes."""
+        self.part = part
+        cast(SharedResults, self.train_results).own_batches += part.mine > 0
+        self.factor = 1.0 if part.mine * self.world_size == part.total else part.mine * self.world_size / part.total
+
+    def signal_name(self) -> str | None:
+        """The signal that has reached this process, for the others to hear of."""
+        return signal_name(self.trainer._signal)
+
+    @property
+    def idle(self) -> bool:
+        """Whether this process has no sample of its own in the batch, and only keeps the others company."""
+        return not self.part.mine
+
+    def _among_others(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """The training step of one of several processes; without samples of its own, a loss of 0."""
+        strategy = cast("DistributedStrategy", self.strategy)
+
+        def shared_step(batch: Any, i: int) -> Any:
+            idle = not self.part.mine
+            returned = strategy.idle_step() if idle else None
+            if returned is None:
+                try:
+                    returned = step(batch, i)
+                except RuntimeError as error:
+                    if (better := strategy.what_went_wrong(error)) is not None:
+                        raise better from None
+                    raise
+            if returned is None and self.module.automatic_optimization:
+                raise MisconfigurationException(
+                    f"training_step returned None in batch {i} on process {self.strategy.global_rank}, and the other "
+                    "processes wait for its gradients. Return a loss of which nothing counts: loss * 0."
+                )
+            if self.weighs_itself is not False:
+                self._weigh(None if idle or not isinstance(returned, dict) else returned.get("weight"), idle)
+            return returned
+
+        return shared_step
+
+    def _weigh(self, weight: Any, idle: bool) -> None:
+        """A step that returns "weight" says itself what its batch counts: exchanged, for others count otherwise."""
+        if self.weighs_itself is None:  # the first step of a run: does it?
+            self.weighs_itself = bool(self.strategy.reduce(float(weight is not None), reduce_op="max"))
+            if not self.weighs_itself:
+                return
+        if weight is None and not idle:
+            raise MisconfigurationException(
+                "training_step returned no 'weight', and did in other batches or on other processes. Return it always: "
+                "it says what the batch counts among those of all processes."
+            )
+        own = torch.as_tensor(0.0 if idle else weight, dtype=torch.float64, device=self.device).detach().reshape(())
+        total = self.strategy.reduce(own, reduce_op="sum")
+        self.factor = own * self.world_size / torch.where(total == 0, torch.ones_like(total), total)
+
+    def _counting_samples(self, backward: Callable[..., Any]) -> Callable[..., Any]:
+        """Gradients are averaged over processes; the average over samples is what one process would have."""
+
+        strategy, manual = cast("DistributedStrategy", self.strategy), not self.module.automatic_optimization
+
+        def weighted(loss: Tensor, *args: Any, **kwargs: Any) -> None:
+            factor = self.factor
+            if manual:
+                strategy.prepare_backward(loss)
+            if isinstance(factor, Tensor):
+                loss = loss * factor.to(loss.dtype)
+            elif factor != 1.0:
+                loss = loss * factor
+            backward(loss, *args, **kwargs)
+
+        return weighted
 
     def data_hook(self, name: str) -> Callable[..., Any] | None:
         """A transfer hook that somebody overrides; the data module's wins over the module's."""
@@ -235,10 +337,13 @@ class Run:
         done = self.progress
         return done.global_step if self.module.automatic_optimization else done.total_batch
 
+    @property
+    def should_stop(self) -> bool:
+        """Told to stop: by anybody, or among several processes when all have heard of it."""
+        return self.trainer.should_stop if self.alone else self.agreement.should_stop
+
     def told_to_stop(self) -> bool:
         trainer, done = self.trainer, self.progress
-        if not trainer.should_stop:
-            return False
         if done.epoch >= (trainer.min_epochs or 0) and done.global_step >= (trainer.min_steps or 0):
             return True
         trainer._say_once(
@@ -255,7 +360,7 @@ class Run:
             return "max_epochs"
         if not self.data.train_batches_count:
             return "no_batches"
-        return "should_stop" if trainer.should_stop and self.told_to_stop() else None
+        return "should_stop" if self.should_stop and self.told_to_stop() else None
 
     def finished(self) -> bool:
         """An epoch once begun is closed properly, whatever the reason to stop."""
@@ -270,9 +375,11 @@ class Run:
             return False
         if self.every_n_epoch is not None and (done.epoch + 1) % self.every_n_epoch:
             return False
-        if self.trainer.should_stop and self.told_to_stop():
+        if self.should_stop and self.told_to_stop():
             return True
         if self.val_seconds is not None:
+            if not self.alone:
+                return self.agreement.validation_due
             return time.monotonic() - self.validated_time >= self.val_seconds
         if self.val_every is None:
             return done.is_last_batch
@@ -312,7 +419,7 @@ class Run:
         n = self.log_every_n_steps
         if not n or not self.steps_after(self.progress.batch):
             return False
-        return self.batches_that_stepped % n == 0 or self.trainer.should_stop
+        return self.batches_that_stepped % n == 0 or self.should_stop
 
     # acts of the loop
     def step_schedulers(self, interval: str, plateau: bool = False) -> None:
@@ -338,6 +445,8 @@ class Run:
                     raise MisconfigurationException(message)
                 rank_zero_warn(message)
                 continue
+            if plateau and not self.alone:
+                value = self.strategy.broadcast(value)  # a value of a single step differs
             self.lr_scheduler_step(config.scheduler, value if plateau else None)
 
     def as_output_of(self, returned: Any) -> dict[str, Any]:
@@ -390,6 +499,9 @@ class Run:
             self.hooks.on_before_optimizer_step = tuple(
                 hook for hook in self.hooks.on_before_optimizer_step if hook is not check
             )
+            if (unused := getattr(self.strategy, "unused", None)) is not None and self.module.automatic_optimization:
+                if (error := unused([p for p in self.module.parameters() if p.requires_grad and p.grad is None])):
+                    raise error
             held = parameters_of(optimizer)
             own = {id(parameter) for parameter in self.module.parameters()}
             if held and not any(id(p) in own or p.grad is not None for p in held):
@@ -547,9 +659,14 @@ class Run:
             state.stage = STAGES[stage]
         hooks = self.eval_hooks.get(stage) or self.eval_hooks.setdefault(stage, self._with_collector(stage))
         inference = self.trainer.inference_mode and not self.training
+        if self.training and not self.alone:
+            cast("DistributedStrategy", self.strategy).share_buffers()
         try:
             with torch.inference_mode() if inference else torch.no_grad(), self._eval_mode(stage):
                 yield hooks, self._evaluation_step(stage), results
+            if self.training and not self.alone:
+                self.validated_time = time.monotonic()
+                self.agreement.exchange()  # what the hooks of its end have decided
         finally:
             results.loader, results.batch = None, None
             previous, self.fx, state.stage = before
@@ -599,6 +716,8 @@ class Run:
 
     def raise_signal(self) -> None:
         """Between two batches: act on a signal that came meanwhile."""
+        if not self.alone:
+            return self.agreement.raise_signal()
         signal = self.trainer._signal
         if signal is not None:
             self.trainer._signal = None

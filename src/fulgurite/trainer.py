@@ -237,6 +237,7 @@ class Trainer(OldMembers):
         self._metrics = Metrics()
         self._sources: dict[str, Any] = {}
         self._signal: BaseException | None = None
+        self._agreed_to_end = False  # the exception that ends the call ends it on all processes, after the same batch
         self._keep_predictions = True
         self._auto_lr_find: bool | str = False
         self._auto_scale_batch_size: bool | str | None = None
@@ -399,6 +400,8 @@ class Trainer(OldMembers):
             with handled(self), self.strategy.supervised(), self._settings(fn):
                 self._set_up(run, fn, ckpt_path, weights_only)
                 yield run
+                if not run.alone:
+                    run.agreement.exchange()
                 run.raise_signal()
                 self._tear_down(run, fn)
         except BaseException as exception:
@@ -431,6 +434,7 @@ class Trainer(OldMembers):
                 f"Trainer.{fn}() was given both loaders and a data module. Pass one of the two."
             )
         self._module, self.datamodule = module, datamodule
+        self._agreed_to_end = self.strategy.by_itself = False
         if fn == TrainerFn.FITTING:
             self.should_stop = False
             self.optimizers, self.lr_scheduler_configs = [], []
@@ -462,6 +466,7 @@ class Trainer(OldMembers):
         self._old = adapt(run)
         self._check(fn)
         self.strategy.setup_environment()
+        self._share_versions()
         self._prepare_data()
         if self._active_profiler is not None:
             self._active_profiler.setup(stage=stage, local_rank=self.local_rank, log_dir=self.log_dir)
@@ -567,6 +572,15 @@ class Trainer(OldMembers):
                 "the optimizer in every n-th training_step instead."
             )
 
+    def _share_versions(self) -> None:
+        """Loggers of every process write, or would, to the same folder: the one that process 0 found free."""
+        if self.world_size == 1:
+            return
+        versions = self.strategy.broadcast([getattr(logger, "version", None) for logger in self.loggers])
+        for logger, version in zip(self.loggers, versions, strict=True):
+            if hasattr(logger, "_version"):
+                logger._version = version
+
     def _prepare_data(self) -> None:
         for owner, base in ((self.datamodule, LightningDataModule), (self.lightning_module, LightningModule)):
             if owner is not None and overrides(owner, "prepare_data", base):
@@ -636,6 +650,7 @@ class Trainer(OldMembers):
     def _fail(self, run: Run, fn: TrainerFn, exception: BaseException) -> None:
         """Tell everyone who wants to know; what they do must not hide what went wrong."""
         self.state.status = TrainerStatus.INTERRUPTED
+        self.strategy.by_itself = self.world_size > 1 and not self._agreed_to_end  # nobody answers any more
         for callback in self.callbacks:
             if overrides(callback, "on_exception", Callback):
                 callback.on_exception(self, run.module, exception)

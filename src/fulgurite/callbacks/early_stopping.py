@@ -128,9 +128,9 @@ class EarlyStopping(Callback):
                 raise RuntimeError(message)
             rank_zero_warn(message, category=RuntimeWarning)
             return
-        current = torch.as_tensor(logged[self.monitor]).squeeze()
+        # a value of a single step differs from process to process, and ranks that disagree would wait for each other
+        current = torch.as_tensor(trainer.strategy.broadcast(logged[self.monitor])).squeeze()
         should_stop, reason = self._evaluate_stopping_criteria(current)
-        should_stop = trainer.strategy.broadcast(should_stop)  # ranks that disagree would wait for each other forever
         if should_stop:
             trainer.should_stop = True
             self.stopped_epoch = trainer.current_epoch

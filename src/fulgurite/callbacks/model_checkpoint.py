@@ -236,6 +236,9 @@ class ModelCheckpoint(Checkpoint):
         return follows and not self._should_save_on_train_epoch_end(trainer)
 
     def _time_is_up(self, trainer: Trainer, interval: timedelta) -> bool:
+        run = trainer._run
+        if trainer.world_size > 1 and run is not None and not run.agreement.due:
+            return False  # the processes ask one another at the points where they meet anyway
         now = time.monotonic()
         up = trainer.strategy.broadcast(now - self._last_time_checked >= interval.total_seconds())
         if up:
@@ -292,7 +295,7 @@ class ModelCheckpoint(Checkpoint):
         for name, now in (("epoch", trainer.current_epoch), ("step", trainer.global_step)):
             logged = candidates.get(name)
             candidates[name] = logged.int() if isinstance(logged, Tensor) else torch.tensor(now)
-        return candidates
+        return trainer.strategy.broadcast(candidates)  # a value of a single step differs from process to process
 
     def _ranked(self, trainer: Trainer, candidates: dict[str, Tensor]) -> _Plan:
         if self.monitor is None:

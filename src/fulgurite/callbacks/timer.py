@@ -119,7 +119,7 @@ class Timer(Callback):
 
     def _check_time_remaining(self, trainer: Trainer, duration: float) -> None:
         elapsed = self.time_elapsed()
-        if trainer.should_stop or not trainer.strategy.broadcast(elapsed >= duration):
+        if trainer.should_stop or elapsed < duration:
             return
         trainer.should_stop = True
         if self._verbose:

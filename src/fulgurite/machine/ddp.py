@@ -9,7 +9,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+import torch.distributed as dist
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fulgurite.machine.distributed import DEFAULT_TIMEOUT, DistributedStrategy
@@ -33,7 +34,11 @@ class _Steps(nn.Module):
         self.module = module
 
     def forward(self, name: str, *args: Any) -> Any:
-        return getattr(self.module, name)(*args)
+        return getattr(self.module, name)(*args) if name else self.idle()
+
+    def idle(self) -> Tensor:
+        """0, of which every parameter has a gradient of zeros."""
+        return torch.stack([p.flatten()[:0].sum().float() for p in self.parameters() if p.requires_grad]).sum()
 
 
 class DDPStrategy(DistributedStrategy):
@@ -91,19 +96,34 @@ class DDPStrategy(DistributedStrategy):
         self.ddp_comm_state, self.ddp_comm_hook = ddp_comm_state, ddp_comm_hook
         self.ddp_comm_wrapper = ddp_comm_wrapper
         self.ddp_kwargs = ddp_kwargs
-        self._ddp: DistributedDataParallel | None = None
+        self._ddp: nn.Module | None = None
+        self._trained: list[nn.Parameter] = []  # what DDP knows of
+        self._steps_communicate = False  # a training step waits for those of other processes
 
     def setup(self, module: LightningModule) -> nn.Module:
         """Move the module to its device; where it trains, wrap it."""
         self.lightning_module = module
         module.to(self.root_device)
         self.model = module
-        trains = module.trainer.state.fn == "fit" and any(p.requires_grad for p in module.parameters())
-        if trains:
+        if module.trainer.state.fn == "fit":
+            if module.trainer.sync_batchnorm:
+                self._sync_batchnorm(module)
             self.model = self._ddp = self._wrapped(module)
         return self.model
 
-    def _wrapped(self, module: LightningModule) -> DistributedDataParallel:
+    def _sync_batchnorm(self, module: LightningModule) -> None:
+        if self.root_device.type == "cpu":
+            raise MisconfigurationException(
+                "sync_batchnorm=True on the CPU: torch's SyncBatchNorm is for GPUs. Leave it out, or use "
+                "torch.nn.GroupNorm or LayerNorm, which need no statistics of other samples."
+            )
+        nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]  # torch has no hints here
+        self._steps_communicate = True
+
+    def _wrapped(self, module: LightningModule) -> nn.Module:
+        self._trained = [p for p in module.parameters() if p.requires_grad]
+        if not self._trained:
+            return module  # DDP refuses a module without gradients; there is nothing to exchange
         devices = [self.root_device] if self.root_device.type == "cuda" else None
         try:
             ddp = DistributedDataParallel(_Steps(module), device_ids=devices, **self.ddp_kwargs)
@@ -117,17 +137,77 @@ class DDPStrategy(DistributedStrategy):
             ddp.register_comm_hook(self.ddp_comm_state, self.ddp_comm_wrapper(hook) if self.ddp_comm_wrapper else hook)
         return ddp
 
+    def renew(self) -> None:
+        """Wrap anew where parameters were frozen or unfrozen: DDP knows those of its construction."""
+        module = self.lightning_module
+        if self._ddp is None or module is None:
+            return
+        trained = [p for p in module.parameters() if p.requires_grad]
+        if len(trained) != len(self._trained) or any(a is not b for a, b in zip(trained, self._trained, strict=True)):
+            self.model = self._ddp = self._wrapped(module)
+
     def step(self, name: str) -> Callable[..., Any]:
         """The training step goes through DDP; every other calls the bare module, whatever other processes do."""
-        if name != "training_step" or self._ddp is None:
+        module = self.lightning_module
+        manual = module is not None and not module.automatic_optimization  # runs backward inside the step
+        if name != "training_step" or manual or not isinstance(self._ddp, DistributedDataParallel):
             return super().step(name)
-        ddp = self._ddp
-        return lambda *args: ddp(name, *args)
+        return lambda *args: self._ddp(name, *args)  # type: ignore[misc]  # there is one until teardown
+
+    def idle_step(self) -> Tensor | None:
+        assert self.lightning_module is not None
+        own_steps = not self.lightning_module.automatic_optimization or self._steps_communicate
+        if own_steps or not isinstance(self._ddp, DistributedDataParallel) or self.ddp_kwargs.get("static_graph"):
+            return None
+        return self._ddp("")  # type: ignore[no-any-return]  # a tensor
+
+    def prepare_backward(self, loss: Tensor) -> None:
+        """What DDP's forward does for its backward, where the step has not gone through it: manual optimization."""
+        if isinstance(self._ddp, DistributedDataParallel):
+            searches = self.ddp_kwargs.get("find_unused_parameters", False)
+            self._ddp.reducer.prepare_for_backward([loss] if searches else [])
+
+    def share_buffers(self) -> None:
+        """Every process evaluates the buffers that a checkpoint would hold: batch-norm statistics of process 0."""
+        if self.lightning_module is None or not isinstance(self._ddp, DistributedDataParallel):
+            return
+        buffers = [buffer for buffer in self.lightning_module.buffers() if buffer.numel()]
+        for dtype in dict.fromkeys(buffer.dtype for buffer in buffers):
+            same = [buffer for buffer in buffers if buffer.dtype == dtype]
+            flat = torch.cat([buffer.detach().reshape(-1) for buffer in same])
+            dist.broadcast(flat, 0)
+            for buffer, part in zip(same, flat.split([buffer.numel() for buffer in same]), strict=True):
+                buffer.copy_(part.view_as(buffer))
+
+    def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
+        if self.lightning_module is not None and self.lightning_module.trainer.training:
+            self._steps_communicate = True
+        return super().all_gather(tensor, group, sync_grads)
+
+    def what_went_wrong(self, error: RuntimeError) -> RuntimeError | None:
+        if "finished reduction in the prior iteration" not in str(error):
+            return None
+        return self.unused([p for p in self._trained if p.grad is None])
+
+    def unused(self, parameters: list[nn.Parameter]) -> RuntimeError | None:
+        """The error that names parameters which got no gradient; None where that is allowed, or there are none."""
+        assert self.lightning_module is not None
+        if self.ddp_kwargs.get("find_unused_parameters") or not parameters or self._ddp is None:
+            return None
+        names = {id(p): name for name, p in self.lightning_module.named_parameters()}
+        unused = [names[id(p)] for p in parameters if id(p) in names]
+        shown = ", ".join(unused[:8]) + (f" and {len(unused) - 8} more" if len(unused) > 8 else "")
+        return RuntimeError(
+            f"{len(unused)} parameter{'s' * (len(unused) != 1)} got no gradient on process {self.global_rank}: {shown}. "
+            "The other processes wait for it. If that is meant, write "
+            "strategy='ddp_find_unused_parameters_true'; else use them in the loss, remove them, or set "
+            "requires_grad=False."
+        )
 
     def gradient_sync(self, stepping: bool) -> AbstractContextManager[Any]:
-        return _NOTHING if stepping or self._ddp is None else self._ddp.no_sync()
+        return _NOTHING if stepping or not isinstance(self._ddp, DistributedDataParallel) else self._ddp.no_sync()
 
     def teardown(self) -> None:
         """Unwrap: the module's parameters lose DDP's hooks."""
-        self.model, self._ddp = self.lightning_module, None
+        self.model, self._ddp, self._trained = self.lightning_module, None, []
         super().teardown()

@@ -113,6 +113,21 @@ class DistributedStrategy(Strategy):
         """Around a call of the trainer: failures of other processes are errors here, and ours are known there."""
         return supervised()
 
+    # a training step
+    def idle_step(self) -> Tensor | None:
+        """A loss of 0 that keeps the other processes company; None where only a real step would do."""
+        return None
+
+    def prepare_backward(self, loss: Tensor) -> None:
+        """Before a backward pass of manual optimization."""
+
+    def share_buffers(self) -> None:
+        """Before an evaluation within a fit: the buffers of process 0 on all."""
+
+    def what_went_wrong(self, error: RuntimeError) -> RuntimeError | None:
+        """The same error in the user's terms; None where it is not the strategy's."""
+        return None
+
     # the process group
     @property
     def backend(self) -> str:
@@ -179,19 +194,23 @@ class DistributedStrategy(Strategy):
 
     def broadcast(self, obj: T, src: int = 0) -> T:
         """The object of process `src`, on all."""
+        if self.by_itself:
+            return obj
         box = [obj]
         dist.broadcast_object_list(box, src, device=self.root_device)
         return box[0]
 
     def gather_objects(self, obj: T) -> list[T]:
         """The objects of all processes, in the order of their ranks, on all."""
+        if self.by_itself:
+            return [obj]
         box: list[Any] = [None] * self.world_size
         dist.all_gather_object(box, obj)
         return box
 
     def barrier(self, name: str | None = None) -> None:
         """Wait for all processes."""
-        if not dist.is_initialized():
+        if not dist.is_initialized() or self.by_itself:
             return
         if self.root_device.type == "cuda":
             dist.barrier(device_ids=[self.root_device.index])

@@ -57,6 +57,7 @@ class Strategy:
     local_rank = 0
     node_rank = 0
     num_processes = 1  # on this machine
+    by_itself = False  # an exception ends this process alone: it must wait for no other
     parallel_devices: list[torch.device] | None = None
     launcher: Any = None  # starts the processes that nobody has started; None where they are there
 
@@ -80,6 +81,9 @@ class Strategy:
     def setup(self, module: LightningModule) -> nn.Module:
         """Move the module to its device and give the callable that trains."""
         raise NotImplementedError
+
+    def renew(self) -> None:
+        """Before the first batch of an epoch: follow what its hooks have done to the module."""
 
     def step(self, name: str) -> Callable[..., Any]:
         """The module's `training_step` (or another step) as this strategy runs it."""

@@ -1,0 +1,77 @@
+"""What several processes agree on, and when: stops and signals, at points that all reach after the same batch.
+
+A collective at every step would cost more than a small step itself. Instead the processes tell one another at rhythm
+points: about once a second and at least every 50 batches, at each validation and at each end of an epoch. How far the
+next point is they work out from what was told at this one, so that it is the same on all.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from fulgurite.utilities.exceptions import SIGTERMException
+
+if TYPE_CHECKING:
+    from fulgurite.run import Run
+
+SECONDS, MOST_BATCHES = 1.0, 50  # between two points, whichever comes first
+_KINDS: dict[str, type[BaseException]] = {"SIGTERM": SIGTERMException, "SIGINT": KeyboardInterrupt}
+
+
+class Agreement:
+    """The decisions of one run on which all processes have agreed."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.should_stop = False
+        self.validation_due = False  # val_check_interval as a time: by the clock of process 0
+        self.logs_steps = False  # some step value is to be reduced whenever loggers have a row
+        self.signal: BaseException | None = None
+        self.next_point = 1  # in batches of the run
+        self.exchanges = 0
+        self._last_batch, self._last_time = 0, time.monotonic()
+
+    @property
+    def due(self) -> bool:
+        done = self.run.progress
+        return done.total_batch >= self.next_point or done.is_last_batch
+
+    def exchange(self) -> None:
+        """Tell the others, and hear from them."""
+        run, now = self.run, time.monotonic()
+        trainer, done = run.trainer, run.progress
+        seconds = run.val_seconds
+        mine = (
+            bool(trainer.should_stop),
+            signal_name(trainer._signal),
+            seconds is not None and now - run.validated_time >= seconds,
+            run.train_results.has_shared_steps(),
+            (now - self._last_time) / max(done.total_batch - self._last_batch, 1),
+        )
+        stops, signals, clocks, steps, paces = zip(*run.strategy.gather_objects(mine), strict=True)
+        self.exchanges += 1
+        self.should_stop = trainer.should_stop = any(stops)
+        self.validation_due = clocks[0]
+        self.logs_steps = any(steps)
+        self.hear(signals)
+        self.next_point = done.total_batch + max(1, min(MOST_BATCHES, int(SECONDS / max(*paces, 1e-9))))
+        self._last_batch, self._last_time = done.total_batch, time.monotonic()
+
+    def hear(self, signals: Any) -> None:
+        """A signal that reached one process reached all."""
+        name = next((name for name in signals if name is not None), None)
+        if name is not None and self.signal is None:
+            own = self.run.trainer._signal
+            self.signal = own if own is not None else _KINDS[name]()
+
+    def raise_signal(self) -> None:
+        if self.signal is not None:
+            signal, self.signal, self.run.trainer._signal = self.signal, None, None
+            self.run.trainer._agreed_to_end = True
+            raise signal
+
+
+def signal_name(signal: BaseException | None) -> str | None:
+    """Its name among processes; None where there is none."""
+    return next((name for name, kind in _KINDS.items() if isinstance(signal, kind)), None)

@@ -1,0 +1,215 @@
+"""How several processes share one order of samples: who takes which, and how much each counts in a step.
+
+The order is the user's own sampler's. Where it is not simply 0, 1, 2, ... process 0 draws it and tells the others,
+so that all follow one order although each draws random numbers of its own. In training a batch of all processes
+together is what one process with that batch size would have taken: process r takes r::N of it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, NamedTuple
+
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
+from torch.utils.data.distributed import DistributedSampler
+
+from fulgurite.utilities.data import sized_len
+
+CHUNK = 1 << 16  # samples of the order told to the other processes at once: one broadcast for most epochs
+_SIZED = (SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler, DistributedSampler)
+
+
+class Part(NamedTuple):
+    """A batch's place in the step of all processes: samples of this process, and of all; whether it is the last."""
+
+    is_last: bool
+    mine: int
+    total: int
+
+
+WHOLE = Part(False, 1, 1)
+
+
+class Share(Sampler[Any]):
+    """One process's share of a loader's order; takes the place of the loader's batch sampler.
+
+    Args:
+        order: the user's sampler of samples, or with `batch_size` None of batches.
+        batch_size: samples of a batch of one process; None where `order` gives whole batches (or single items).
+        drop_last: leave out what does not fill a batch.
+        rank: of this process.
+        world_size: how many share.
+        tell: gives process 0's object to all.
+        items: `order` gives single items that the loader does not collate.
+    """
+
+    def __init__(
+        self,
+        order: Any,
+        batch_size: int | None,
+        drop_last: bool,
+        rank: int,
+        world_size: int,
+        tell: Callable[[Any], Any],
+        items: bool = False,
+    ) -> None:
+        self.items = items
+        self.sampler, self.batch_size, self.drop_last = order, batch_size, drop_last
+        self.rank, self.world_size, self.tell = rank, world_size, tell
+
+    def told(self) -> Iterator[Any]:
+        """The order, the same on all processes."""
+        if type(self.sampler) is SequentialSampler:
+            yield from self.sampler
+            return
+        size = CHUNK if self.batch_size is not None else CHUNK // 32
+        drawn = iter(self.sampler) if self.rank == 0 else iter(())
+        while True:
+            chunk = self.tell(list(islice(drawn, size)) if self.rank == 0 else None)
+            yield from chunk
+            if len(chunk) < size:
+                return
+
+
+class TrainShare(Share):
+    """Batches of equal number on all processes. Together, the n-th ones of all are one batch of the whole order.
+
+    A process for which the last batch has nothing left gets one sample of another's, and `parts` says so: 0 of it are
+    its own.
+    """
+
+    start = 0  # samples (or batches) of this epoch that were taken before a resume
+
+    @property
+    def unit(self) -> int:
+        """Samples, or batches of a batch sampler, that all processes take together."""
+        return self.world_size * (self.batch_size or 1)
+
+    def __iter__(self) -> Iterator[Any]:
+        self.parts: deque[Part] = deque()
+        order = islice(self.told(), self.start, None)
+        group = list(islice(order, self.unit))
+        while group:
+            if self.drop_last and self.batch_size is not None and len(group) < self.unit:
+                return
+            following = list(islice(order, self.unit))
+            is_last = not following or (
+                self.drop_last and self.batch_size is not None and len(following) < self.unit
+            )
+            yield self._mine(group, is_last)
+            group = following
+
+    def _mine(self, group: list[Any], is_last: bool) -> Any:
+        if self.batch_size is not None:
+            mine = group[self.rank :: self.world_size]
+            self.parts.append(Part(is_last, len(mine), len(group)))
+            return mine or group[:1]
+        if self.items:
+            has = self.rank < len(group)
+            self.parts.append(Part(is_last, int(has), len(group)))
+            return group[self.rank if has else 0]
+        batches = [list(batch) for batch in group]
+        mine = batches[self.rank] if self.rank < len(batches) else []
+        self.parts.append(Part(is_last, len(mine), sum(map(len, batches))))
+        return mine or batches[0][:1]
+
+    def __len__(self) -> int:
+        left = max(len(self.sampler) - self.start, 0)
+        return left // self.unit if self.drop_last and self.batch_size is not None else math.ceil(left / self.unit)
+
+
+class EvalShare(Share):
+    """Every sample once, on one process; processes may have different numbers of batches, or none."""
+
+    def __iter__(self) -> Iterator[Any]:
+        order = self.told()
+        if self.batch_size is None:
+            yield from islice(order, self.rank, None, self.world_size)
+            return
+        if self.drop_last:
+            order = islice(order, len(self.sampler) // self.batch_size * self.batch_size)
+        mine = islice(order, self.rank, None, self.world_size)
+        while batch := list(islice(mine, self.batch_size)):
+            yield batch
+
+    def __len__(self) -> int:
+        return self.length_of(self.rank)
+
+    def length_of(self, rank: int) -> int:
+        """Batches of the process `rank`."""
+        count = len(self.sampler)
+        if self.batch_size is not None and self.drop_last:
+            count = count // self.batch_size * self.batch_size
+        return math.ceil(max(count - rank, 0) / self.world_size / (self.batch_size or 1))
+
+
+def can_share(loader: Any) -> bool:
+    """Whether a loader's order is known, so that it can be shared out; one that the user has shared out is not."""
+    return (
+        isinstance(loader, DataLoader)
+        and type(loader).__iter__ is DataLoader.__iter__
+        and not isinstance(loader.dataset, IterableDataset)
+        and not hasattr(loader, "load_state_dict")
+        and not _shared_by_user(loader)
+    )
+
+
+def keeps_its_order_to_itself(loader: Any) -> bool:
+    """Whether a loader of a data set with a length gives every process all of it, because nobody can share it out."""
+    return (
+        isinstance(loader, DataLoader)
+        and not isinstance(loader.dataset, IterableDataset)
+        and not can_share(loader)
+        and not _shared_by_user(loader)
+    )
+
+
+def _shared_by_user(loader: DataLoader[Any]) -> bool:
+    inner = getattr(loader.batch_sampler, "sampler", None)
+    return isinstance(loader.sampler, DistributedSampler) or isinstance(inner, DistributedSampler)
+
+
+def share_of(loader: DataLoader[Any], kind: type[Share], rank: int, world_size: int, tell: Callable[[Any], Any]) -> Share:
+    """This process's share of the batches (without automatic batching: of the items) of a loader."""
+    batches = loader.batch_sampler
+    if batches is None:
+        return kind(loader.sampler, None, False, rank, world_size, tell, items=True)
+    if type(batches) is BatchSampler:
+        return kind(batches.sampler, batches.batch_size, batches.drop_last, rank, world_size, tell)
+    return kind(batches, None, False, rank, world_size, tell)
+
+
+def declared_sizes(loader: Any) -> tuple[int, int, bool] | None:
+    """(samples, batch size, drop_last) of a loader that torch's own samplers feed; None where sizes are not known."""
+    if not isinstance(loader, DataLoader) or type(loader).__iter__ is not DataLoader.__iter__:
+        return None
+    if isinstance(loader.dataset, IterableDataset) or type(loader.batch_sampler) is not BatchSampler:
+        return None
+    count = sized_len(loader.sampler) if type(loader.sampler) in _SIZED else None
+    return None if count is None else (count, loader.batch_sampler.batch_size, loader.batch_sampler.drop_last)
+
+
+def parts_by_size(declared: list[tuple[int, int, bool]], rank: int, limit: float) -> Iterator[Part]:
+    """What each batch counts, where all processes have said how many samples they have."""
+
+    def sizes(samples: int, batch_size: int, drop_last: bool) -> list[int]:
+        full, rest = divmod(samples, batch_size)
+        return [batch_size] * full + [rest] * (rest > 0 and not drop_last)
+
+    each = [sizes(*one) for one in declared]
+    count = int(min(limit, max(map(len, each))))
+    for i in range(count):
+        row = [s[i] if i < len(s) else 0 for s in each]
+        yield Part(i + 1 == count, row[rank], sum(row))

@@ -1,0 +1,285 @@
+"""Logged values of several processes: kept apart while they are logged, put together where an epoch ends.
+
+`self.log` never communicates. At the end of an epoch all running values go to all processes in one exchange, so that
+means are over all samples, and every process sees the same numbers. A name that some processes logged and others did
+not is an error, unless those others had no batch to log it in.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fulgurite.results import Options, Results, Slot, as_numbers
+from fulgurite.utilities.rank_zero import warn_once
+from fulgurite.utilities.tree import apply_to_collection
+
+Key = tuple[str, str, int | None]
+
+
+class _Row(NamedTuple):
+    """What one process tells of one logged value."""
+
+    options: Options
+    where: str
+    metric: str | None  # the attribute of the module that holds the metric object
+    total: float
+    weight: float
+    dtype: str
+
+
+class SharedResults(Results):
+    """The results of a stage on one of several processes."""
+
+    def __init__(self, run: Any, stage: str) -> None:
+        super().__init__(run, stage)
+        self.values: dict[Key, Any] = {}  # of the epoch, over all processes
+        self.put_together: dict[Key, Any] = {}  # the running value of this process that went into it
+        self.own_batches = 0
+
+    def log(self, name: str, value: Any, raw: tuple[Any, ...], batch_size: int | None, attribute: str | None) -> None:
+        if self.training and self.run.idle and self.batch is not None:
+            return  # a batch without a sample of its own has nothing to say
+        super().log(name, value, raw, batch_size, attribute)
+
+    # the end of an epoch
+    def _waiting(self) -> dict[Key, Slot]:
+        """What was logged since it was last put together."""
+        return {
+            key: slot
+            for key, slot in self.slots.items()
+            if slot.fresh
+            and slot.options.on_epoch
+            and not slot.options.rank_zero_only
+            and (key not in self.put_together or self.put_together[key] is not slot.total)
+        }
+
+    def put_values_together(self) -> None:
+        """Every process tells what it has, and computes the same values from all."""
+        run, mine = self.run, self._waiting()
+        numbers = as_numbers({str(i): slot.total for i, slot in enumerate(mine.values()) if slot.total is not None})
+        rows = {
+            key: _Row(
+                slot.options,
+                slot.where,
+                None if slot.metric is None else run.attribute_of(slot.metric),
+                numbers.get(str(i), 0.0),
+                float(slot.weight),
+                "" if slot.total is None else str(slot.total.dtype).removeprefix("torch."),
+            )
+            for i, (key, slot) in enumerate(mine.items())
+        }
+        told = run.strategy.gather_objects((rows, self.own_batches, run.signal_name()))
+        all_rows: list[dict[Key, _Row]] = [rows for rows, _, _ in told]
+        run.agreement.hear([signal for _, _, signal in told])
+        run.agreement.raise_signal()
+        keys = list(dict.fromkeys(key for rows in all_rows for key in rows))
+        self._check_keys(keys, all_rows, [batches for _, batches, _ in told])
+        metrics = {}
+        for key in keys:
+            row = next(rows[key] for rows in all_rows if key in rows)
+            slot = self.slots.get(key) or self._empty_slot(key, row)
+            slot.fresh = True
+            self.put_together[key] = slot.total
+            if row.metric is not None:
+                metrics[key] = slot
+            else:
+                found = [(rows[key].total, rows[key].weight) for rows in all_rows if key in rows]
+                value = _combined(row.options.reduce, found)
+                self.values[key] = torch.tensor(value, dtype=getattr(torch, row.dtype), device=run.device)
+        if metrics:
+            with _merged([slot.metric for slot in metrics.values()], run.strategy) as computed:
+                self.values.update(zip(metrics, computed, strict=True))
+
+    def _empty_slot(self, key: Key, row: _Row) -> Slot:
+        """Of a value that only other processes have logged."""
+        slot = self.slots[key] = Slot(*key, row.options, (), row.where)
+        if row.metric is not None:
+            slot.metric = self.run.module.get_submodule(row.metric)
+        return slot
+
+    def _check_keys(self, keys: list[Key], all_rows: list[dict[Key, _Row]], batches: list[int]) -> None:
+        most = max(batches)
+        for rank, rows in enumerate(all_rows):
+            lacking = [key for key in keys if key not in rows]
+            if not lacking or batches[rank] < most:
+                continue
+            other = next(r for r, theirs in enumerate(all_rows) if lacking[0] in theirs)
+            names = sorted({name for _, name, _ in lacking if any(name == key[1] for key in all_rows[other])})
+            where = all_rows[other][lacking[0]].where
+            raise RuntimeError(
+                f"rank {other} logged {names} in {lacking[0][0]} that rank {rank} did not ({where}). Log the same names "
+                "on every process, or write self.log(..., rank_zero_only=True) for a value of the first process alone."
+            )
+
+    def value(self, slot: Slot) -> Any:
+        if slot.options.rank_zero_only:
+            return super().value(slot)
+        return self.values.get((slot.fx, slot.raw_name, slot.loader))
+
+    def last_batch_done(self, batches: int) -> None:
+        super().last_batch_done(batches)
+        self.own_batches = batches
+        self.put_values_together()
+
+    def publish_epoch(self) -> None:
+        self.put_values_together()
+        super().publish_epoch()
+        if self.training:
+            self.run.agreement.exchange()
+
+    def reset(self) -> None:
+        super().reset()
+        self.values.clear()
+        self.put_together.clear()
+        self.own_batches = 0
+
+    # steps
+    def has_shared_steps(self) -> bool:
+        return any(slot.options.sync_dist and slot.options.on_step for slot in self.slots.values())
+
+    def publish_step(self) -> None:
+        if self.run.agreement.due:
+            self.run.agreement.exchange()
+        super().publish_step()
+
+    def step_values(self) -> dict[str, Any]:
+        """A row for the loggers; values with `sync_dist=True` are those of all processes."""
+        values = super().step_values()
+        if not self.run.agreement.logs_steps:
+            return values
+        slots = {
+            slot.step_name: slot
+            for slot in self._readable()
+            if slot.options.on_step and slot.options.sync_dist and isinstance(slot.last, Tensor)
+        }
+        numbers = as_numbers({name: slot.last for name, slot in slots.items()})
+        size = float(self.run.part.mine)
+        mine = {
+            name: (slots[name].options.reduce, number * size if slots[name].options.reduce == "mean" else number, size)
+            for name, number in numbers.items()
+        }
+        told = self.run.strategy.gather_objects(mine if size else {})
+        for name in dict.fromkeys(name for one in told for name in one):
+            found = [one[name] for one in told if name in one]
+            reduce = found[0][0]
+            value = _combined(reduce, [(total, weight) for _, total, weight in found])
+            if name in values or name in slots:
+                values[name] = torch.tensor(value, dtype=slots[name].last.dtype)  # type: ignore[union-attr]  # a tensor, by the filter
+        return values
+
+    # a checkpoint in mid-epoch
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "own_batches": self.own_batches}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.own_batches = state.get("own_batches", 0)
+
+
+class SharedNoResults(SharedResults):
+    """Of a barebones run: `self.log` does nothing; stops and signals are agreed on all the same."""
+
+    def log(self, name: str, value: Any, raw: tuple[Any, ...], batch_size: int | None, attribute: str | None) -> None:
+        return
+
+
+def _combined(reduce: str, found: list[tuple[float, float]]) -> float:
+    """One value of the running totals and weights of several processes, the same on each of them."""
+    totals, weights = [total for total, _ in found], [weight for _, weight in found]
+    if reduce in ("min", "max"):
+        return math.nan if any(map(math.isnan, totals)) else min(totals) if reduce == "min" else max(totals)
+    if reduce == "sum":
+        return sum(totals)
+    if len({*zip(totals, weights, strict=True)}) == 1:  # equal everywhere, and so is their mean, to the last bit
+        totals, weights = totals[:1], weights[:1]
+    weight = sum(weights)
+    return sum(totals) / weight if weight else math.nan
+
+
+# metric objects
+@contextmanager
+def _merged(metrics: list[Any], strategy: Any) -> Iterator[list[Any]]:
+    """What metric objects compute of the samples of all processes; their own states are as before afterwards.
+
+    torchmetrics would do this itself, if every process had the same number of states of the same shapes: a process
+    without a batch has none.
+    """
+    parts = [part for metric in metrics for part in _stateful_parts(metric)]
+    before = [_state(part) for part in parts]
+    told = strategy.gather_objects([apply_to_collection(state, Tensor, lambda t: t.detach().cpu()) for state in before])
+    foreign = [copy.deepcopy(metric) if not _stateful_parts(metric) else None for metric in metrics]
+    switches = []
+    try:
+        for i, part in enumerate(parts):
+            device = strategy.root_device
+            for name, value in _merge(part, [states[i] for states in told]).items():
+                setattr(part, name, apply_to_collection(value, Tensor, lambda t: t.to(device)))  # noqa: B023  used at once
+            part._computed = None
+        for metric in metrics:
+            for part in metric.modules() if hasattr(metric, "modules") else ():
+                if hasattr(part, "_to_sync"):
+                    switches.append((part, part._to_sync))
+                    part._to_sync = False
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*``compute`` method of metric.*before the ``update``")
+            values = [
+                metric.compute() if own is None else _of_foreign(metric, own, strategy)
+                for metric, own in zip(metrics, foreign, strict=True)
+            ]
+    finally:
+        for part, state in zip(parts, before, strict=True):
+            for name, value in state.items():
+                setattr(part, name, value)
+            part._computed = None
+        for part, switch in switches:
+            part._to_sync = switch
+    yield values
+
+
+def _stateful_parts(metric: Any) -> list[Any]:
+    parts = metric.modules() if hasattr(metric, "modules") else [metric]
+    return [part for part in parts if isinstance(getattr(part, "_defaults", None), dict) and hasattr(part, "_reductions")]
+
+
+def _state(part: Any) -> dict[str, Any]:
+    return {**{name: getattr(part, name) for name in part._defaults}, "_update_count": part._update_count}
+
+
+def _merge(part: Any, states: list[dict[str, Any]]) -> dict[str, Any]:
+    """One state of several; of those that were never updated, only where none was."""
+    states = [state for state in states if state["_update_count"]] or states[:1]
+    merged: dict[str, Any] = {"_update_count": sum(state["_update_count"] for state in states)}
+    for name, reduction in part._reductions.items():
+        values = [state[name] for state in states]
+        if isinstance(values[0], list):
+            joined = [item for value in values for item in value]
+            own = reduction is not None and getattr(reduction, "__name__", "") != "dim_zero_cat"
+            merged[name] = reduction(joined) if own and joined else joined
+        elif reduction is None:
+            merged[name] = torch.stack(values) if len(values) > 1 else values[0]
+        else:
+            dim_zero_cat = getattr(reduction, "__name__", "") == "dim_zero_cat"
+            merged[name] = torch.cat(values) if dim_zero_cat else reduction(torch.stack(values))
+    return merged
+
+
+def _of_foreign(metric: Any, own: Any, strategy: Any) -> Any:
+    """A metric that does not declare its states: merged by its own `merge_state`, else of this process alone."""
+    others = strategy.gather_objects(own)
+    if hasattr(own, "merge_state"):
+        own.merge_state([other for rank, other in enumerate(others) if rank != strategy.global_rank])
+        return own.compute()
+    warn_once(
+        f"{type(metric).__name__} neither declares its states as torchmetrics' do nor has merge_state(metrics), so its "
+        "value is the mean of those of the single processes."
+    )
+    values = [torch.as_tensor(other.compute(), dtype=torch.float64) for other in others]
+    return torch.stack(values).mean().to(torch.get_default_dtype())

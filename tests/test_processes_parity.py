@@ -1,0 +1,73 @@
+"""N processes and one: the same weights, the same numbers, every sample once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from helpers.cases import CASES, run_case
+from helpers.processes import run_ranks
+
+pytest.importorskip("torchmetrics")
+pytestmark = [
+    pytest.mark.multi,
+    pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*"),
+    pytest.mark.filterwarnings("ignore:.*No (positive|negative) samples"),
+]
+SCRIPT = """
+warnings.filterwarnings("ignore", message=".*No (positive|negative) samples.*")
+from helpers.cases import CASES, run_case
+answer({name: run_case(name, WORLD_SIZE, RANK, WORLD_SIZE) for name in NAMES})
+"""
+QUICK = ["uneven", "one sample left", "accumulation", "fewer samples than processes", "buckets", "stream", "masked"]
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The answers of N processes, all cases of one start."""
+    known: dict[tuple[int, bool], Any] = {}
+
+    def of(world: int, all_cases: bool) -> Any:
+        if (world, all_cases) not in known:
+            names = list(CASES) if all_cases else QUICK
+            script, folder = f"NAMES = {names!r}\n" + SCRIPT, tmp_path_factory.mktemp(f"w{world}")
+            known[world, all_cases] = None  # where this start fails, the next test does not try again
+            known[world, all_cases] = run_ranks(script, world, folder, 300)
+        if (answers := known[world, all_cases]) is None:
+            pytest.skip("these processes have failed in an earlier test")
+        return answers
+
+    return of
+
+
+def same(name: str, world: int, answers: list[dict[str, Any]]) -> None:
+    one, parts = run_case(name, 1, 0, world), [answer[name] for answer in answers]
+    for part in parts:
+        assert part["counters"] == one["counters"]
+        assert part["lr"] == pytest.approx(one["lr"], abs=1e-15)
+        torch.testing.assert_close(part["weights"], one["weights"], rtol=0, atol=1e-12)
+        assert part["metrics"].keys() == one["metrics"].keys()
+        for key, value in one["metrics"].items():
+            if key != "loss":  # of the last step: this process's own
+                torch.testing.assert_close(part["metrics"][key], value, rtol=0, atol=1e-12, msg=key)
+        assert [set(row) for row in part["tested"]] == [set(row) for row in one["tested"]]
+        for mine, theirs in zip(part["tested"], one["tested"], strict=True):
+            assert mine == pytest.approx(theirs, abs=1e-12)
+    assert sorted(k for part in parts for k in part["seen"]) == sorted(one["seen"])
+    assert sorted(k for part in parts for k in part["validated"]) == sorted(one["validated"])
+    assert sum(len(part["predicted"]) for part in parts) == len(one["predicted"])
+    assert all(torch.equal(part["weights"], parts[0]["weights"]) for part in parts)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_two_processes_train_and_measure_as_one(name: str, several: Any) -> None:
+    same(name, 2, several(2, False))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("name", list(CASES))
+def test_the_whole_grid(name: str, world: int, several: Any) -> None:
+    same(name, world, several(world, True))
