@@ -31,8 +31,8 @@ from fulgurite.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulgurite.utilities.types import LRSchedulerConfig
 
 if TYPE_CHECKING:
-    from fulgurite.machine.distributed import DistributedStrategy
     from fulgurite.loggers.logger import Logger
+    from fulgurite.machine.distributed import DistributedStrategy
     from fulgurite.trainer import Trainer
 
 STAGES = {
@@ -499,8 +499,9 @@ class Run:
             self.hooks.on_before_optimizer_step = tuple(
                 hook for hook in self.hooks.on_before_optimizer_step if hook is not check
             )
-            if (unused := getattr(self.strategy, "unused", None)) is not None and self.module.automatic_optimization:
-                if (error := unused([p for p in self.module.parameters() if p.requires_grad and p.grad is None])):
+            if not self.alone and self.module.automatic_optimization:
+                without = [p for p in self.module.parameters() if p.requires_grad and p.grad is None]
+                if (error := cast("DistributedStrategy", self.strategy).unused(without)) is not None:
                     raise error
             held = parameters_of(optimizer)
             own = {id(parameter) for parameter in self.module.parameters()}
@@ -716,10 +717,10 @@ class Run:
 
     def raise_signal(self) -> None:
         """Between two batches: act on a signal that came meanwhile."""
-        if not self.alone:
-            return self.agreement.raise_signal()
         signal = self.trainer._signal
-        if signal is not None:
+        if not self.alone:
+            self.agreement.raise_signal()
+        elif signal is not None:
             self.trainer._signal = None
             raise signal
 

@@ -105,9 +105,7 @@ class TrainShare(Share):
             if self.drop_last and self.batch_size is not None and len(group) < self.unit:
                 return
             following = list(islice(order, self.unit))
-            is_last = not following or (
-                self.drop_last and self.batch_size is not None and len(following) < self.unit
-            )
+            is_last = not following or (self.drop_last and self.batch_size is not None and len(following) < self.unit)
             yield self._mine(group, is_last)
             group = following
 
@@ -181,7 +179,9 @@ def _shared_by_user(loader: DataLoader[Any]) -> bool:
     return isinstance(loader.sampler, DistributedSampler) or isinstance(inner, DistributedSampler)
 
 
-def share_of(loader: DataLoader[Any], kind: type[Share], rank: int, world_size: int, tell: Callable[[Any], Any]) -> Share:
+def share_of(
+    loader: DataLoader[Any], kind: type[Share], rank: int, world_size: int, tell: Callable[[Any], Any]
+) -> Share:
     """This process's share of the batches (without automatic batching: of the items) of a loader."""
     batches = loader.batch_sampler
     if batches is None:

@@ -115,8 +115,8 @@ class SharedResults(Results):
             names = sorted({name for _, name, _ in lacking if any(name == key[1] for key in all_rows[other])})
             where = all_rows[other][lacking[0]].where
             raise RuntimeError(
-                f"rank {other} logged {names} in {lacking[0][0]} that rank {rank} did not ({where}). Log the same names "
-                "on every process, or write self.log(..., rank_zero_only=True) for a value of the first process alone."
+                f"rank {other} logged {names} in {lacking[0][0]} that rank {rank} did not ({where}). Log the same "
+                "names on every process, or write self.log(..., rank_zero_only=True) for a value of the first alone."
             )
 
     def value(self, slot: Slot) -> Any:
@@ -246,7 +246,9 @@ def _merged(metrics: list[Any], strategy: Any) -> Iterator[list[Any]]:
 
 def _stateful_parts(metric: Any) -> list[Any]:
     parts = metric.modules() if hasattr(metric, "modules") else [metric]
-    return [part for part in parts if isinstance(getattr(part, "_defaults", None), dict) and hasattr(part, "_reductions")]
+    return [
+        part for part in parts if isinstance(getattr(part, "_defaults", None), dict) and hasattr(part, "_reductions")
+    ]
 
 
 def _state(part: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler, TensorDataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, IterableDataset, Sampler, TensorDataset, WeightedRandomSampler
 
 import fulgurite as pl
 
@@ -28,7 +28,9 @@ class Net(pl.LightningModule):
     def __init__(self, manual: bool = False, schedule: str = "", masked: bool = False, metrics: bool = True) -> None:
         super().__init__()
         torch.manual_seed(3)
-        self.net = torch.nn.Sequential(torch.nn.Linear(4, 8, dtype=F64), torch.nn.Tanh(), torch.nn.Linear(8, 1, dtype=F64))
+        self.net = torch.nn.Sequential(
+            torch.nn.Linear(4, 8, dtype=F64), torch.nn.Tanh(), torch.nn.Linear(8, 1, dtype=F64)
+        )
         self.automatic_optimization = not manual
         self.schedule, self.masked = schedule, masked
         self.seen: list[list[int]] = []

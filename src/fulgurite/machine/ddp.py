@@ -176,7 +176,7 @@ class DDPStrategy(DistributedStrategy):
             same = [buffer for buffer in buffers if buffer.dtype == dtype]
             flat = torch.cat([buffer.detach().reshape(-1) for buffer in same])
             dist.broadcast(flat, 0)
-            for buffer, part in zip(same, flat.split([buffer.numel() for buffer in same]), strict=True):
+            for buffer, part in zip(same, torch.split(flat, [buffer.numel() for buffer in same]), strict=True):
                 buffer.copy_(part.view_as(buffer))
 
     def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
@@ -198,8 +198,8 @@ class DDPStrategy(DistributedStrategy):
         unused = [names[id(p)] for p in parameters if id(p) in names]
         shown = ", ".join(unused[:8]) + (f" and {len(unused) - 8} more" if len(unused) > 8 else "")
         return RuntimeError(
-            f"{len(unused)} parameter{'s' * (len(unused) != 1)} got no gradient on process {self.global_rank}: {shown}. "
-            "The other processes wait for it. If that is meant, write "
+            f"{len(unused)} parameter{'s' * (len(unused) != 1)} got no gradient on process {self.global_rank}: "
+            f"{shown}. The other processes wait for it. If that is meant, write "
             "strategy='ddp_find_unused_parameters_true'; else use them in the loss, remove them, or set "
             "requires_grad=False."
         )

@@ -124,6 +124,10 @@ class DistributedStrategy(Strategy):
     def share_buffers(self) -> None:
         """Before an evaluation within a fit: the buffers of process 0 on all."""
 
+    def unused(self, parameters: list[torch.nn.Parameter]) -> RuntimeError | None:
+        """The error about parameters without a gradient, where the other processes would wait for it."""
+        return None
+
     def what_went_wrong(self, error: RuntimeError) -> RuntimeError | None:
         """The same error in the user's terms; None where it is not the strategy's."""
         return None
