@@ -64,9 +64,8 @@ def samples(count: int = 24, seed: int = 1) -> Tensor:
 def loader(batch_size: int, count: int = 24, **flags: Any) -> DataLoader[Any]:
     import os
 
-    if (n := int(os.environ.get("WORLD_SIZE", 1))) > 1:
-        return DataLoader(samples(count)[int(os.environ["RANK"]) :: n], batch_size // n, **flags)
-    return DataLoader(samples(count), batch_size, **flags)  # type: ignore[arg-type]  # a tensor is a data set
+    n = int(os.environ.get("WORLD_SIZE", 1))
+    return DataLoader(samples(count), batch_size // n, **flags)  # type: ignore[arg-type]  # a tensor is a data set
 
 
 def quiet(**flags: Any) -> Trainer:
