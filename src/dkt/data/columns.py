@@ -20,7 +20,8 @@ from dkt.data.table import TO_PREDICT, Answers, DataError, Ints, cumulated, dist
 if TYPE_CHECKING:
     import polars as pl
 
-TIME_FORMATS = ("%Y-%m-%d %H:%M:%S%.f", "%Y/%m/%d %H:%M", "%m/%d/%y %H:%M")
+# The first is four times as fast to read as the second, which also takes it.
+TIME_FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S%.f", "%Y/%m/%d %H:%M", "%m/%d/%y %H:%M")
 Where = Callable[[int], str]  # where a row stands in its source, for messages
 
 
