@@ -26,10 +26,18 @@ def test_akt_scores_every_row_of_the_first_fold(name, targets, students):
     assert PROTOCOLS["akt"].sequences(answers)[1].sum() == targets
 
 
+def test_pykt_does_not_score_the_first_answer_of_a_chunk():
+    answers = read_answers(DATA / "assist2009_pid" / "valid1.csv")
+    assert PROTOCOLS["pykt"].scored(answers).sum() == 60_306
+
+
 def test_the_five_tests_hold_the_repeats_that_were_counted():
     folds = [read_answers(DATA / "assist2009_pid" / f"test{i}.csv") for i in range(1, 6)]
     assert sum(map(len, folds)) == 325_589
     assert sum(int((~fold.leak_free).sum()) for fold in folds) == 51_052
+    merged = [read_answers(DATA / "assist2009_pid" / f"test{i}.csv", merge=True) for i in range(1, 6)]
+    assert sum(map(len, merged)) == 325_589 - 51_052
+    assert "8,915 of 60,915 rows repeat the question of the row before and were merged" in merged[0].notes[-1]
 
 
 def test_three_line_files_are_read_whole():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dkt.data.course import read_course_csv, write_course_csv
-from dkt.data.frames import from_frame, to_frame, write_parquet
+from dkt.data.frames import from_frame, in_frame_order, to_frame, write_parquet
 from dkt.data.read import read_answers
 from dkt.data.table import TO_PREDICT, Answers, DataError
 
@@ -12,6 +12,7 @@ __all__ = [
     "Answers",
     "DataError",
     "from_frame",
+    "in_frame_order",
     "read_answers",
     "read_course_csv",
     "to_frame",

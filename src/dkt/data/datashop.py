@@ -5,7 +5,7 @@ Columns follow pslcdatashop.web.cmu.edu/KDDCup/rules_data_format.jsp and DataSho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,10 +42,10 @@ def read_datashop(path: Path, skills: str | None = None) -> Answers:
     return _answers(read_frame(path, copies), layout, note, Lines(path, delimiter))
 
 
-def from_datashop_frame(frame: pl.DataFrame, where: Where) -> Answers:
-    """The same from a frame with the table's columns."""
+def from_datashop_frame(frame: pl.DataFrame, where: Where, extra: Mapping[str, str]) -> Answers:
+    """The same from a frame with the table's columns; `extra` names further ones to keep."""
     layout, note = _layout(frame.columns, None)
-    return _answers(frame, layout, note, where)
+    return _answers(frame, replace(layout, extra=extra), note, where)
 
 
 def _answers(frame: pl.DataFrame, layout: Layout, note: str, where: Where) -> Answers:

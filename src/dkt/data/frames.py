@@ -7,10 +7,12 @@ The tidy columns are `student`, `answer` (1, 0, or -1 where it is to be predicte
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dkt.data.columns import Layout, Where, answers_of
 from dkt.data.datashop import from_datashop_frame, is_datashop_header
@@ -22,30 +24,45 @@ if TYPE_CHECKING:
 
 TIDY = ("student", "question", "skills", "answer", "time")
 NEEDED = ("student", "skills", "answer")
+FRAME_ROW = "frame_row"
+Floats = npt.NDArray[np.floating]
 
 
 def is_frame(value: object) -> bool:
     return type(value).__module__.partition(".")[0] in ("polars", "pandas")
 
 
-def from_frame(
-    frame: Any, columns: Mapping[str, str] | None = None, where: Where = "row {} of the frame".format
-) -> Answers:
+def from_frame(frame: Any, columns: Mapping[str, str] | None = None) -> Answers:
     """The answers of a frame of polars or pandas, one answer a row, sorted by student and time.
 
     `columns` says which of its columns are `student`, `answer`, `skills`, `question` and `time`. Without it they have
-    these names, or those of a format that dkt reads, such as the course's.
+    these names, or those of a format that dkt reads, such as the course's. `extra["frame_row"]` is the row of the frame
+    that each answer was; `in_frame_order` puts predictions back into its order.
 
     >>> from_frame(logs, {"student": "user", "question": "item", "skills": "tag", "answer": "correct", "time": "at"})
     """
     table = _polars(frame)
+    rows = np.arange(len(table))
+    table = table.with_columns(**{FRAME_ROW: rows})
+    return _answers(table, columns, "row {} of the frame".format, {FRAME_ROW: FRAME_ROW})
+
+
+def in_frame_order(values: Floats, answers: Answers, frame: Any) -> Floats:
+    """One value for each row of the frame that `answers` were made of; NaN where the row is no answer of its own."""
+    ordered = np.full(len(frame), np.nan, dtype=values.dtype)
+    ordered[answers.extra[FRAME_ROW]] = values
+    return ordered
+
+
+def _answers(table: pl.DataFrame, columns: Mapping[str, str] | None, where: Where, extra: Mapping[str, str]) -> Answers:
     if columns is None and not set(NEEDED) <= set(table.columns):
         if is_datashop_header(table.columns):
-            return from_datashop_frame(table, where)
+            return from_datashop_frame(table, where, extra)
         format = layout_of_header(table.columns)
         if format is not None:
-            return answers_of(_with(table, LAYOUTS[format].needs), LAYOUTS[format], where)
-    return answers_of(table, _tidy_layout(table, dict(columns or {})), where)
+            layout = LAYOUTS[format]
+            return answers_of(_with(table, layout.needs), replace(layout, extra={**layout.extra, **extra}), where)
+    return answers_of(table, replace(_tidy_layout(table, dict(columns or {})), extra=extra), where)
 
 
 def to_frame(answers: Answers) -> pl.DataFrame:
@@ -68,7 +85,8 @@ def to_frame(answers: Answers) -> pl.DataFrame:
     columns |= {"skills": lists, "answer": pl.Series(answers.answer)}
     if answers.time is not None:
         columns["time"] = pl.from_epoch(pl.Series(answers.time), "s").cast(pl.Datetime("ms"))
-    return pl.DataFrame({**columns, **{name: pl.Series(values) for name, values in answers.extra.items()}})
+    further = {name: pl.Series(values) for name, values in answers.extra.items() if name != FRAME_ROW}
+    return pl.DataFrame({**columns, **further})
 
 
 def write_parquet(answers: Answers, path: Path) -> None:
@@ -83,7 +101,7 @@ def read_parquet(path: Path) -> Answers:
     frame = pl.read_parquet(path / "*.parquet" if path.is_dir() else path)
     if frame.is_empty():
         raise DataError(f"{path} has no answers.")
-    return from_frame(frame, where=lambda row: f"{path}: row {row}")
+    return _answers(frame, None, lambda row: f"{path}: row {row}", {})
 
 
 def _tidy_layout(frame: pl.DataFrame, columns: dict[str, str]) -> Layout:

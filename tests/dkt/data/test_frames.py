@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from dkt.data import DataError, from_frame, read_answers, to_frame
+from dkt.data import DataError, from_frame, in_frame_order, read_answers, to_frame
 from dkt.data.simulate import simulate
 from helpers.answers import rows_of
 
@@ -57,6 +57,25 @@ def test_a_frame_with_the_courses_columns_needs_no_names(tmp_path):
     assert rows_of(read_answers(pandas.read_csv(path))) == expected
     assert rows_of(read_answers(pandas.read_csv(path, parse_dates=["Timestamp"]))) == expected
     assert rows_of(read_answers(pl.read_csv(path, try_parse_dates=True))) == expected
+
+
+@pytest.mark.parametrize("library", ["polars", "pandas"])
+def test_predictions_go_back_into_the_order_of_the_frame(library):
+    frame = pytest.importorskip(library).DataFrame(LOGS)
+    answers = from_frame(frame, NAMES)
+    names = np.array(answers.question_names)[answers.question]
+    assert in_frame_order(names.astype(float), answers, frame).tolist() == LOGS["item"]
+
+
+def test_rows_that_were_left_out_or_merged_have_no_prediction_of_their_own():
+    columns = ("user_id", "order_id", "problem_id", "skill_id", "correct")
+    rows = [("9", 3, "p", "k1", 1), ("9", 3, "p", "k2", 1), ("9", 1, "q", None, 1), ("9", 2, "r", "k1", 0)]
+    frame = pl.DataFrame(rows, schema=columns, orient="row")
+    answers = read_answers(frame)
+    assert [row[1] for row in rows_of(answers)] == ["r", "p"]
+    found = in_frame_order(np.array([0.25, 0.75]), answers, frame)
+    assert found[[0, 3]].tolist() == [0.75, 0.25]
+    assert np.isnan(found[[1, 2]]).all()
 
 
 def test_the_simulated_school_as_a_frame_is_the_same_school():
