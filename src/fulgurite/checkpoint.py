@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from fulgurite.callbacks.callback import Callback
-from fulgurite.core.saving import foreign_classes, plain_hparams
+from fulgurite.core.saving import classes_key, foreign_classes, plain_hparams
 from fulgurite.hooks import overrides
 from fulgurite.results import MetricSource
 from fulgurite.utilities.rank_zero import rank_zero_warn, warn_once
@@ -72,12 +72,14 @@ def _callback_states(run: Run) -> dict[str, Any]:
 
 
 def _add_hparams(checkpoint: dict[str, Any], module: LightningModule, datamodule: LightningDataModule | None) -> None:
-    for owner, prefix in ((module, ""), (datamodule, "datamodule_")):
+    for owner in (module, datamodule):
         if owner is None or not owner.hparams:
             continue
-        name = "hyper_parameters"
-        checkpoint[f"{prefix}{name}"] = plain_hparams(owner.hparams)
-        checkpoint["datamodule_hparams_name" if prefix else "hparams_name"] = getattr(owner, "_hparams_name", None)
+        plain, classes = plain_hparams(owner.hparams)
+        checkpoint[owner.CHECKPOINT_HYPER_PARAMS_KEY] = plain
+        checkpoint[owner.CHECKPOINT_HYPER_PARAMS_NAME] = getattr(owner, "_hparams_name", None)
+        if classes:
+            checkpoint[classes_key(owner.CHECKPOINT_HYPER_PARAMS_NAME)] = classes
 
 
 def _exact_state(run: Run) -> dict[str, Any]:

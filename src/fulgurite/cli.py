@@ -429,7 +429,8 @@ class LightningCLI:
         path = self._get(self.config, "ckpt_path") if self.subcommand is not None else None
         if path is None or not Path(path).is_file():
             return
-        hparams = restored_hparams(read_checkpoint(path, map_location="cpu").get("hyper_parameters") or {})
+        checkpoint = read_checkpoint(path, map_location="cpu")
+        hparams = restored_hparams(checkpoint.get("hyper_parameters") or {}, checkpoint.get("hparams_classes"))
         if hparams.pop("_instantiator", None) is None:
             return
         if "_class_path" in hparams:

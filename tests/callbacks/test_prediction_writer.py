@@ -78,3 +78,20 @@ def test_the_loader_is_as_before_afterwards():
 def test_wrong_interval():
     with pytest.raises(MisconfigurationException, match="write_interval='step'"):
         BasePredictionWriter("step")
+
+
+def test_a_writer_with_hooks_of_its_own_finds_the_positions_in_the_loop():
+    """pytorch-forecasting's writer overrides the hooks without calling ours."""
+
+    class Own(BasePredictionWriter):
+        def on_predict_batch_end(self, trainer, module, *rest):
+            self.current = trainer.predict_loop.current_batch_indices
+
+        def on_predict_epoch_end(self, trainer, module):
+            self.all, self.asked = trainer.predict_loop.epoch_batch_indices, self.interval.on_epoch
+
+    loader = DataLoader(ROWS, 2)
+    sampler, writer = loader.batch_sampler, Own("epoch")
+    predict(writer, loader)
+    assert writer.all == [[[0, 1], [2, 3], [4]]] and writer.current == [4] and writer.asked
+    assert loader.batch_sampler is sampler

@@ -58,6 +58,21 @@ def test_a_module_of_today_is_left_alone() -> None:
     assert module.touched == [] and module.trainer._run.as_output == module.trainer._run.as_output_of
 
 
+def test_a_helper_with_the_name_of_an_old_hook_is_left_to_its_class() -> None:
+    """pytorch-forecasting's models call their on_epoch_end(outputs) from today's hooks."""
+
+    class Module(Counting):
+        def on_epoch_end(self, outputs: Any = "") -> None:
+            self.calls.append(f"E{outputs}")
+
+        def on_train_epoch_end(self) -> None:
+            self.on_epoch_end("by hand")
+
+    module = Module()
+    fitted(module)
+    assert module.seen("E") == "Eby hand"
+
+
 def test_several_optimizers_step_in_turn_as_by_hand() -> None:
     class Old(Counting):
         def __init__(self) -> None:

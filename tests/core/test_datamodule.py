@@ -32,7 +32,7 @@ def test_it_comes_back_from_a_checkpoint_with_its_state() -> None:
     data = Data(7)
     data.seen = 3
     checkpoint = {
-        "datamodule_hyper_parameters": plain_hparams(data.hparams),
+        "datamodule_hyper_parameters": plain_hparams(data.hparams)[0],
         "datamodule_hparams_name": data._hparams_name,
         "Data": data.state_dict(),
     }

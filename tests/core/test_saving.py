@@ -59,10 +59,12 @@ class Configured(LightningModule):
 
 def saved(module: Any, path: str = "a.ckpt") -> str:
     """The module's checkpoint as far as loading it needs."""
+    plain, classes = plain_hparams(module.hparams)
     checkpoint = {
         "state_dict": module.state_dict(),
-        "hyper_parameters": plain_hparams(module.hparams),
+        "hyper_parameters": plain,
         "hparams_name": module._hparams_name,
+        "hparams_classes": classes,
     }
     write_checkpoint(checkpoint, path)
     return path
@@ -238,6 +240,15 @@ def test_an_error_of_another_kind_is_not_told_as_damage() -> None:
         read_checkpoint("a.ckpt", map_location="cuda:0")
 
 
+def test_torchs_variable_allows_what_the_call_leaves_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"config": Config(1)}, "a.ckpt")
+    with monkeypatch.context() as environment:
+        environment.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+        assert isinstance(read_checkpoint("a.ckpt")["config"], Config)
+        with pytest.raises(pickle.UnpicklingError):
+            read_checkpoint("a.ckpt", weights_only=True)
+
+
 # hyper-parameters
 def test_plain_hyper_parameters_come_back_as_they_were_through_a_safe_file() -> None:
     hparams = {
@@ -248,7 +259,9 @@ def test_plain_hyper_parameters_come_back_as_they_were_through_a_safe_file() -> 
         "dtype": torch.float16,
     }
     torch.save(plain_hparams(hparams), "h.pt")
-    restored = restored_hparams(torch.load("h.pt", weights_only=True))
+    plain, classes = torch.load("h.pt", weights_only=True)
+    assert plain["args"] == {"x": {"y": [1, (2, str(Path("a/b")))]}} and plain["conf"] == {"a": {"b": 2}}
+    restored = restored_hparams(plain, classes)
     assert restored == hparams
     assert restored["conf"].a.b == 2 and restored["args"].x.y[1][1] == Path("a/b")
     assert list(restored["order"]) == ["z", "a"]
@@ -256,13 +269,13 @@ def test_plain_hyper_parameters_come_back_as_they_were_through_a_safe_file() -> 
 
 def test_numbers_of_numpy_become_pythons() -> None:
     np = pytest.importorskip("numpy")
-    plain = plain_hparams({"a": np.float64(0.5), "b": [np.int64(3)]})
+    plain, _ = plain_hparams({"a": np.float64(0.5), "b": [np.int64(3)]})
     assert plain == {"a": 0.5, "b": [3]} and type(plain["a"]) is float and type(plain["b"][0]) is int
 
 
 def test_what_cannot_be_pickled_is_left_out_with_a_warning() -> None:
     with pytest.warns(UserWarning, match=r"'act' of type function cannot be pickled.*load_from_checkpoint\(path, act="):
-        assert plain_hparams({"act": lambda x: x, "n": 1}) == {"n": 1}
+        assert plain_hparams({"act": lambda x: x, "n": 1})[0] == {"n": 1}
 
 
 def test_classes_that_a_safe_reader_refuses_are_named() -> None:

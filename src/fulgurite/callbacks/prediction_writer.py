@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch.utils.data import DataLoader
@@ -16,7 +16,23 @@ if TYPE_CHECKING:
     from fulgurite.core.module import LightningModule
     from fulgurite.trainer import Trainer
 
-_INTERVALS = ("batch", "epoch", "batch_and_epoch")
+
+class WriteInterval(str, Enum):
+    """When predictions are written."""
+
+    BATCH = "batch"
+    EPOCH = "epoch"
+    BATCH_AND_EPOCH = "batch_and_epoch"
+
+    @property
+    def on_batch(self) -> bool:
+        """Whether after each batch."""
+        return self != WriteInterval.EPOCH
+
+    @property
+    def on_epoch(self) -> bool:
+        """Whether at the end, all at once."""
+        return self != WriteInterval.BATCH
 
 
 class BasePredictionWriter(Callback):
@@ -35,15 +51,12 @@ class BasePredictionWriter(Callback):
 
     def __init__(self, write_interval: Literal["batch", "epoch", "batch_and_epoch"] = "batch") -> None:
         super().__init__()
-        if write_interval not in _INTERVALS:
-            raise MisconfigurationException(
-                f"write_interval={write_interval!r} must be one of {', '.join(_INTERVALS)}."
-            )
-        self._by_batch = "batch" in write_interval
-        self._by_epoch = "epoch" in write_interval
+        known = [interval.value for interval in WriteInterval]
+        if write_interval not in known:
+            raise MisconfigurationException(f"write_interval={write_interval!r} must be one of {', '.join(known)}.")
+        self.interval = WriteInterval(write_interval)
         self._recorded: list[_Recorded | None] = []  # a loader's sampler, where it has one
         self._predictions: list[list[Any]] = []
-        self._indices: list[list[list[int]]] = []
 
     def write_on_batch_end(
         self,
@@ -73,7 +86,6 @@ class BasePredictionWriter(Callback):
         loaders = (given if isinstance(given, CombinedLoader) else CombinedLoader(given, "sequential")).flattened
         self._recorded = [_record(loader) for loader in loaders]
         self._predictions = [[] for _ in loaders]
-        self._indices = [[] for _ in loaders]
 
     def on_predict_batch_end(
         self,
@@ -84,20 +96,21 @@ class BasePredictionWriter(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        recorded = self._recorded[dataloader_idx]
-        indices = [] if recorded is None else recorded.next()
-        if self._by_epoch:
+        if self.interval.on_epoch:
             self._predictions[dataloader_idx].append(outputs)
-            if recorded is not None:
-                self._indices[dataloader_idx].append(indices)
-        if self._by_batch:
+        if self.interval.on_batch:
+            recorded = self._recorded[dataloader_idx]
+            indices = [] if recorded is None else recorded.given[batch_idx]
             self.write_on_batch_end(trainer, pl_module, outputs, indices, batch, batch_idx, dataloader_idx)
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._by_epoch:
+        if self.interval.on_epoch:
             several = len(self._predictions) > 1
             predictions = self._predictions if several else self._predictions[0]
-            self.write_on_epoch_end(trainer, pl_module, predictions, self._indices)
+            indices = self._indices([len(loader) for loader in self._predictions])
+            self.write_on_epoch_end(trainer, pl_module, predictions, indices)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._release()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -107,22 +120,27 @@ class BasePredictionWriter(Callback):
         for recorded in self._recorded:
             if recorded is not None:
                 recorded.remove()
-        self._recorded, self._predictions, self._indices = [], [], []
+        self._recorded, self._predictions = [], []
+
+    def _indices(self, seen: list[int]) -> list[list[list[int]]]:
+        """The positions of the items of so many batches of each loader; none where a loader has no sampler."""
+        pairs = zip(self._recorded, seen, strict=False)
+        return [[] if recorded is None else recorded.given[:count] for recorded, count in pairs]
 
 
 class _Recorded:
-    """Stands in a loader's place of the batch sampler and remembers which indices it gave; workers run ahead of us."""
+    """Stands in a loader's place of the batch sampler and remembers which indices it gave; workers run ahead."""
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         self.loader: DataLoader[Any] = loader
         self.sampler: Any = loader.batch_sampler
-        self.given: deque[list[int]] = deque()
+        self.given: list[list[int]] = []
         object.__setattr__(
             loader, "batch_sampler", self
         )  # DataLoader forbids to exchange it, for good reason in general
 
     def __iter__(self) -> Iterator[list[int]]:
-        self.given.clear()
+        self.given = []
         for indices in self.sampler:
             self.given.append(list(indices))
             yield indices
@@ -132,9 +150,6 @@ class _Recorded:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["sampler"], name)
-
-    def next(self) -> list[int]:
-        return self.given.popleft()
 
     def remove(self) -> None:
         object.__setattr__(self.loader, "batch_sampler", self.sampler)

@@ -120,11 +120,11 @@ def _module_steps(run: Run, patches: Patches) -> None:
     module: Any = run.module
     for stage in _STAGES:
         name, epoch_end, hook = _STEP[stage], _EPOCH_END.get(stage, ""), f"on_{stage}_epoch_end"
-        step, end = getattr(module, name), getattr(module, f"{name}_end", None)
+        step = getattr(module, name)
         takes_outputs = stage in run.sources and _takes(getattr(module, hook), 1)
-        if callable(end):
+        if _is_old_hook(module, f"{name}_end"):
             _tell(module, f"{name}_end", f"Do it at the end of {name}.")
-            step = _followed(step, end)
+            step = _followed(step, getattr(module, f"{name}_end"))
             patches.put(module, name, step)
         old = getattr(module, epoch_end, None) if epoch_end else None
         outputs: list[Any] | None = [] if callable(old) or takes_outputs else None
@@ -379,19 +379,32 @@ def _callback_state(patches: Patches, callback: Any) -> None:
             )
 
 
+def _is_old_hook(owner: Any, name: str) -> bool:
+    """Whether this is the hook, and no helper that bears its name and is called by the class's own methods."""
+    if not callable(getattr(owner, name, None)):
+        return False
+    for cls in type(owner).__mro__:
+        if cls.__module__.partition(".")[0] in ("fulgurite", "torch"):
+            continue
+        for other, method in vars(cls).items():
+            if other != name and name in getattr(getattr(method, "__code__", None), "co_names", ()):
+                return False
+    return True
+
+
 # hooks that ran in every stage
 def _around_epochs(patches: Patches, owner: Any) -> None:
     for old, where in (("on_epoch_start", "epoch_start"), ("on_epoch_end", "epoch_end")):
-        if callable(getattr(owner, old, None)):
+        if _is_old_hook(owner, old):
             _tell(owner, old, _TODAY[old])
             for stage in _STAGES:
                 _put_with(patches, owner, f"on_{stage}_{where}", getattr(owner, old), before=where == "epoch_start")
     for old, today in (("on_batch_start", "on_train_batch_start"), ("on_batch_end", "on_train_batch_end")):
-        if callable(getattr(owner, old, None)):
+        if _is_old_hook(owner, old):
             _tell(owner, old, _TODAY[old])
             _put_with(patches, owner, today, getattr(owner, old), before=old == "on_batch_start")
     for old in ("on_pretrain_routine_start", "on_pretrain_routine_end"):
-        if callable(getattr(owner, old, None)):
+        if _is_old_hook(owner, old):
             _tell(owner, old, _TODAY[old])
             _put_with(patches, owner, "on_fit_start", getattr(owner, old), before=False)
 

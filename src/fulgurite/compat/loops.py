@@ -130,8 +130,14 @@ class PredictionLoopView(EvaluationLoopView):
     @property
     def epoch_batch_indices(self) -> list[list[list[int]]]:
         """Which items of the data set, per loader and batch: kept, as in Lightning, where a prediction writer is."""
-        writers = [callback for callback in self._trainer.callbacks if hasattr(callback, "write_on_epoch_end")]
-        return list(getattr(writers[0], "_indices", ())) if writers else []
+        run = self._trainer._run
+        writers: list[Any] = [callback for callback in self._trainer.callbacks if hasattr(callback, "_indices")]
+        if run is None or not writers:
+            return []
+        seen = list(run.progress.eval_batches.get("predict", ()))
+        if seen and not run.results.at_end:
+            seen[run.results.loader or 0] += 1  # the batch whose hooks are running
+        return list(writers[0]._indices(seen))
 
     @property
     def current_batch_indices(self) -> list[int]:

@@ -55,13 +55,13 @@ _HARMLESS: list[Any] = [
     *((_PlainDict, f"{module}.AttributeDict") for module in _THEIR_DICTIONARIES),
 ]
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray, Tensor, torch.dtype, torch.device, torch.Size)
-# how objects of these classes are written as plain data
-_CLASS, _VALUE = "__class__", "value"
+# classes whose objects are written as plain data: how they are made of it again
 _RESTORE: dict[str, Callable[[Any], Any]] = {
-    "argparse.Namespace": lambda values: Namespace(**values),
-    "fulgurite.utilities.AttributeDict": AttributeDict,
-    "pathlib.Path": Path,
+    "AttributeDict": AttributeDict,
+    "Namespace": lambda values: Namespace(**values),
+    "Path": Path,
 }
+Classes = dict[tuple[Any, ...], str]  # keys that lead to a value, and the class it was of
 
 
 # reading
@@ -74,8 +74,9 @@ def read_checkpoint(
         path: the file, or an open one; a folder that several processes wrote.
         map_location: where tensors go, as in `torch.load`; by default where they were, or to the CPU where that device
             is missing.
-        weights_only: False unpickles everything, which runs whatever code the file holds. Otherwise only plain data,
-            tensors and classes allowed by `torch.serialization.add_safe_globals` are read.
+        weights_only: False unpickles everything, which runs whatever code the file holds; so does None where torch's
+            own variable TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is set. Otherwise only plain data, tensors and classes allowed
+            by `torch.serialization.add_safe_globals` are read.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -89,7 +90,7 @@ def read_checkpoint(
             return apply_to_collection(whole, Tensor, lambda t: _placed(t, map_location))  # type: ignore[no-any-return]
         _check_readable(Path(path))
         path = str(path)
-    safely = weights_only is not False
+    safely = not _trusts_files() if weights_only is None else weights_only
     try:
         with torch.serialization.safe_globals(_HARMLESS if safely else []):
             loaded = torch.load(path, map_location=map_location or _where_it_was, weights_only=safely)
@@ -109,6 +110,10 @@ def read_checkpoint(
             "Load it with torch.load where it belongs."
         )
     return loaded
+
+
+def _trusts_files() -> bool:
+    return os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "").lower() in ("1", "y", "yes", "true")
 
 
 def _check_readable(path: Path) -> None:
@@ -242,15 +247,17 @@ def _not_picklable(obj: Any, name: str) -> Iterator[str]:
 
 
 # hyper-parameters as plain data
-def plain_hparams(hparams: Mapping[Any, Any]) -> dict[str, Any]:
+def plain_hparams(hparams: Mapping[Any, Any]) -> tuple[dict[str, Any], Classes]:
     """Hyper-parameters as a checkpoint holds them: loadable with `weights_only=True` where their values are plain.
 
-    A Namespace or a Path becomes a small dictionary that `restored_hparams` turns back. Objects of other classes stay;
-    what cannot be pickled is left out with a warning.
+    A Namespace or an AttributeDict inside becomes a dictionary and a Path a string, for whoever reads the file without
+    us; which were which stands beside, and `restored_hparams` turns them back. Objects of other classes stay; what
+    cannot be pickled is left out with a warning.
     """
-    plain = {}
+    plain: dict[str, Any] = {}
+    classes: Classes = {}
     for key, value in hparams.items():
-        value = _plain(value)
+        value = _plain(value, (key,), classes)
         if _is_plain(value) or is_picklable(value):
             plain[key] = value
         else:
@@ -259,40 +266,43 @@ def plain_hparams(hparams: Mapping[Any, Any]) -> dict[str, Any]:
                 f"saved without it. Pass it when loading, load_from_checkpoint(path, {key}=...), and leave it out: "
                 f"save_hyperparameters(ignore=[{key!r}])."
             )
-    return plain
+    return plain, classes
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, AttributeDict):
-        return _tagged("fulgurite.utilities.AttributeDict", _plain(dict(value)))
-    if isinstance(value, Namespace):
-        return _tagged("argparse.Namespace", _plain(vars(value)))
+def _plain(value: Any, at: tuple[Any, ...], classes: Classes) -> Any:
     if isinstance(value, Path):
-        return _tagged("pathlib.Path", str(value))
-    if type(value) in (OrderedDict, Counter):
-        return type(value)({k: _plain(v) for k, v in value.items()})
+        classes[at] = "Path"
+        return str(value)
+    if isinstance(value, (AttributeDict, Namespace)):
+        classes[at] = "AttributeDict" if isinstance(value, AttributeDict) else "Namespace"
+        value = dict(value) if isinstance(value, AttributeDict) else vars(value)
     if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
+        kind: Any = type(value) if type(value) in (OrderedDict, Counter) else dict
+        return kind({k: _plain(v, (*at, k), classes) for k, v in value.items()})
     if type(value) in (list, tuple):
-        return type(value)(_plain(v) for v in value)
+        return type(value)(_plain(v, (*at, i), classes) for i, v in enumerate(value))
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
         return value.item()  # a NumPy number: equal to Python's, but a class of its own to a reader
     return value
 
 
-def _tagged(name: str, value: Any) -> dict[str, Any]:
-    return {_CLASS: name, _VALUE: value}
+def classes_key(name_key: str) -> str:
+    """Where a checkpoint keeps the classes: beside the name under which the hyper-parameters were given."""
+    return name_key.removesuffix("name") + "classes"
 
 
-def restored_hparams(value: Any) -> Any:
+def restored_hparams(plain: Mapping[Any, Any], classes: Classes | None) -> dict[Any, Any]:
     """The hyper-parameters that `plain_hparams` wrote, as they were."""
+    return _restored(plain, (), classes) if classes else dict(plain)  # type: ignore[no-any-return]  # as it was given
+
+
+def _restored(value: Any, at: tuple[Any, ...], classes: Classes) -> Any:
     if type(value) in (dict, OrderedDict, Counter):
-        if set(value) == {_CLASS, _VALUE} and value[_CLASS] in _RESTORE:
-            return _RESTORE[value[_CLASS]](restored_hparams(value[_VALUE]))
-        return type(value)({k: restored_hparams(v) for k, v in value.items()})
-    if type(value) in (list, tuple):
-        return type(value)(restored_hparams(v) for v in value)
-    return value
+        value = type(value)({k: _restored(v, (*at, k), classes) for k, v in value.items()})
+    elif type(value) in (list, tuple):
+        value = type(value)(_restored(v, (*at, i), classes) for i, v in enumerate(value))
+    make = _RESTORE.get(classes.get(at, ""))
+    return value if make is None or type(value) not in (dict, str) else make(value)
 
 
 def foreign_classes(obj: Any) -> list[str]:
@@ -370,9 +380,10 @@ def load_from_checkpoint(
     checkpoint = read_checkpoint(path, map_location, weights_only)
     any_cls: Any = cls
     key, name_key = any_cls.CHECKPOINT_HYPER_PARAMS_KEY, any_cls.CHECKPOINT_HYPER_PARAMS_NAME
+    classes = checkpoint.get(classes_key(name_key))
     if hparams_file is not None:
-        checkpoint[key] = load_hparams_from_yaml(hparams_file)
-    hparams = restored_hparams(checkpoint.get(key) or {})
+        checkpoint[key], classes = load_hparams_from_yaml(hparams_file), None
+    hparams = restored_hparams(checkpoint.get(key) or {}, classes)
     if hparams.pop("_instantiator", None) is not None:  # the command line made it, from a configuration
         make = importlib.import_module("fulgurite.cli").instantiate_module  # whose parser is an optional package
         obj: Any = make(cls, {**hparams, **overrides})
@@ -475,7 +486,7 @@ def _readable(value: Any) -> Any:
         return {k: _readable(v) for k, v in value.items()}
     if type(value) in (list, tuple, set):
         return type(value)(_readable(v) for v in value)
-    return _plain(value)
+    return _plain(value, (), {})
 
 
 def _is_yaml(value: Any) -> bool:
