@@ -29,7 +29,9 @@ forecaster.fit(df=frame, val_size=14)
 first = forecaster.predict()
 forecaster.save(path=f"{folder}/saved", overwrite=True, save_dataset=True)
 again = NeuralForecast.load(path=f"{folder}/saved").predict()
-crossed = NeuralForecast(models=[NHITS(**common, mlp_units=[[16, 16]] * 3)], freq="D").cross_validation(frame, n_windows=2)
+crossed = NeuralForecast(models=[NHITS(**common, mlp_units=[[16, 16]] * 3)], freq="D").cross_validation(
+    frame, n_windows=2
+)
 names = [type(model).__name__ for model in models]
 print(
     json.dumps(
@@ -37,7 +39,10 @@ print(
             "forecast": {name: float(first[name].astype("float64").sum()) for name in names},
             "loaded": {name: float(again[name].astype("float64").sum()) for name in names},
             "crossed": float(crossed["NHITS"].astype("float64").sum()),
-            "losses": [float(forecaster.models[0].valid_trajectories[-1][1]), float(forecaster.models[0].train_trajectories[-1][1])],
+            "losses": [
+                float(forecaster.models[0].valid_trajectories[-1][1]),
+                float(forecaster.models[0].train_trajectories[-1][1]),
+            ],
         }
     )
 )

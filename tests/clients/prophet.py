@@ -25,4 +25,12 @@ metrics = model.fit(train, freq="D", validation_df=valid, progress=None, checkpo
 path = f"{tempfile.mkdtemp()}/model.np"
 save(model, path)
 forecasts = [m.predict(frame)["yhat1"].astype("float64").sum() for m in (model, load(path))]
-print(json.dumps({"loss": [float(x) for x in metrics["Loss"]], "test": model.test(valid).to_dict("records"), "forecasts": [float(f) for f in forecasts]}))
+print(
+    json.dumps(
+        {
+            "loss": [float(x) for x in metrics["Loss"]],
+            "test": model.test(valid).to_dict("records"),
+            "forecasts": [float(f) for f in forecasts],
+        }
+    )
+)

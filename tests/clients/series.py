@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["darts==0.48.1", "pytorch-lightning==2.6.6", "lightning==2.6.6", "torch==2.13.0"]
 # ///
-"""darts: N-BEATS and a temporal convolution, with validation, saved, loaded from the best checkpoint, and forecasting."""
+"""darts: N-BEATS and a temporal convolution, validated, saved, the best checkpoint loaded, and forecasting."""
 
 import json
 import logging

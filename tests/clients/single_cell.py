@@ -1,7 +1,7 @@
 # /// script
 # dependencies = ["scvi-tools==1.4.2", "lightning==2.6.6", "torch==2.13.0"]
 # ///
-"""scvi-tools: a variational autoencoder of made-up cells, its best epochs saved, then loaded and asked for its latent space."""
+"""scvi-tools: an autoencoder of made-up cells, its best epochs saved, then loaded and asked for its latent space."""
 
 import json
 import tempfile
