@@ -397,7 +397,7 @@ class Trainer(OldMembers):
         self._limits.update(self._run.data.limits if self._run is not None else {})
         self._run = run
         try:
-            with handled(self), self.strategy.supervised(), self._settings(fn):
+            with handled(self), self.strategy.supervised(self), self._settings(fn):
                 self._set_up(run, fn, ckpt_path, weights_only)
                 yield run
                 if not run.alone:

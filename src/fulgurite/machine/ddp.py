@@ -60,6 +60,8 @@ class DDPStrategy(DistributedStrategy):
         **ddp_kwargs: for torch's DistributedDataParallel, such as `find_unused_parameters=True`.
     """
 
+    compares_calls = True
+
     def __init__(
         self,
         accelerator: Any = None,
@@ -126,7 +128,8 @@ class DDPStrategy(DistributedStrategy):
             return module  # DDP refuses a module without gradients; there is nothing to exchange
         devices = [self.root_device] if self.root_device.type == "cuda" else None
         try:
-            ddp = DistributedDataParallel(_Steps(module), device_ids=devices, **self.ddp_kwargs)
+            kwargs = {"process_group": self.gradient_group, **self.ddp_kwargs}
+            ddp = DistributedDataParallel(_Steps(module), device_ids=devices, **kwargs)
         except TypeError as error:
             raise TypeError(
                 f"{error}. {type(self).__name__} hands {', '.join(self.ddp_kwargs)} on to torch's "

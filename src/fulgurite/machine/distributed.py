@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import DebugLevel, get_debug_level, set_debug_level  # type: ignore[attr-defined]
 
+from fulgurite.machine import supervise, watchdog
 from fulgurite.machine.environments import ClusterEnvironment, environment_of
 from fulgurite.machine.strategy import Strategy, TorchCheckpointIO
-from fulgurite.machine.supervise import supervised
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import rank_zero_only
 
 if TYPE_CHECKING:
     from fulgurite.machine.devices import Devices
     from fulgurite.machine.precision import Precision
+    from fulgurite.trainer import Trainer
 
 T = TypeVar("T")
 DEFAULT_TIMEOUT = timedelta(minutes=5)
+NCCL_LATER = timedelta(minutes=1)  # its own watchdog ends the process without a word of where the ranks are
 
 
 class DistributedStrategy(Strategy):
@@ -39,6 +43,8 @@ class DistributedStrategy(Strategy):
         timeout: after which a collective that does not complete is an error.
     """
 
+    compares_calls = False  # whether mismatched collectives raise on every rank, rather than hang or abort
+    gradient_group: Any = None  # None: the default one
     start_method = "popen"  # how a launcher starts the other processes, where nobody else has
 
     def __init__(
@@ -109,9 +115,11 @@ class DistributedStrategy(Strategy):
         self.root_device = self.parallel_devices[self.local_rank]
         rank_zero_only.rank = self.global_rank
 
-    def supervised(self) -> AbstractContextManager[Any]:
+    @contextlib.contextmanager
+    def supervised(self, trainer: Trainer) -> Iterator[None]:
         """Around a call of the trainer: failures of other processes are errors here, and ours are known there."""
-        return supervised()
+        with supervise.supervised(trainer), watchdog.watching(trainer):
+            yield
 
     # a training step
     def idle_step(self) -> Tensor | None:
@@ -165,11 +173,36 @@ class DistributedStrategy(Strategy):
             )
         os.environ.setdefault("MASTER_ADDR", outside.main_address)
         os.environ.setdefault("MASTER_PORT", str(outside.main_port))
-        dist.init_process_group(self.backend, rank=self.global_rank, world_size=self.world_size, timeout=self.timeout)
+        self._meet()
         atexit.register(self.destroy)
+
+    def _meet(self) -> None:
+        """Groups of all processes: the default one, whose calls are compared, and one for DDP's gradients.
+
+        Over gloo a call with another shape than the other ranks' would abort the process; compared, it is an error on
+        every rank. That costs such a call 0.3 ms; the gradients, whose shapes DDP has compared, go without.
+        """
+        timeout = self.timeout
+        before = get_debug_level()
+        compared = self.compares_calls and self.backend == "gloo"
+        if compared:
+            set_debug_level(DebugLevel.DETAIL)
+        elif self.backend == "nccl":
+            timeout += NCCL_LATER
+        try:
+            dist.init_process_group(self.backend, rank=self.global_rank, world_size=self.world_size, timeout=timeout)
+        except dist.DistError as error:
+            raise RuntimeError(_did_not_meet(self.global_rank, self.world_size, error)) from None
+        groups = [dist.group.WORLD]
+        if compared:
+            set_debug_level(before)
+            self.gradient_group = dist.new_group(timeout=timeout)
+            groups.append(self.gradient_group)
+        watchdog.begin(self.global_rank, self.world_size, self.timeout, groups)
 
     def destroy(self) -> None:
         """Leave the group, at the end of the process."""
+        watchdog.end()
         atexit.unregister(self.destroy)
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -241,3 +274,17 @@ class _Gathered(torch.autograd.Function):
         gradient = gradient.contiguous()
         dist.all_reduce(gradient, group=ctx.group)
         return gradient[dist.get_rank(ctx.group)], None
+
+
+def _did_not_meet(rank: int, world_size: int, error: Exception) -> str:
+    """What a failed rendezvous means."""
+    said = str(error).splitlines()[0]
+    where = f"MASTER_ADDR={os.environ['MASTER_ADDR']}, MASTER_PORT={os.environ['MASTER_PORT']}"
+    if "client socket" in said:
+        return (
+            f"rank {rank} of {world_size} found nobody at {where}: {said} Rank 0 has ended, or these variables are "
+            "left from an earlier run: then unset RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT."
+        )
+    if "address already in use" in said:
+        return f"{where}: the port is taken. Choose another, or end the process that holds it. {said}"
+    return f"rank {rank} was at {where}, and not all {world_size} processes came: {said}"

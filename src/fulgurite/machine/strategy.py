@@ -17,6 +17,7 @@ from fulgurite.utilities.tree import move_data_to_device
 
 if TYPE_CHECKING:
     from fulgurite.core.module import LightningModule
+    from fulgurite.trainer import Trainer
 
 T = TypeVar("T")
 _NOTHING = contextlib.nullcontext()
@@ -74,7 +75,7 @@ class Strategy:
     def setup_environment(self) -> None:
         """Meet the other processes, where there are any."""
 
-    def supervised(self) -> AbstractContextManager[Any]:
+    def supervised(self, trainer: Trainer) -> AbstractContextManager[Any]:
         """Around a call of the trainer: failures of other processes are errors here, and ours are known there."""
         return _NOTHING
 

@@ -10,6 +10,7 @@ import atexit
 import contextlib
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -17,13 +18,16 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 
 from fulgurite.utilities.exceptions import RankFailedError, SIGTERMException
 from fulgurite.utilities.rank_zero import rank_zero_info
+
+if TYPE_CHECKING:
+    from fulgurite.trainer import Trainer
 
 STARTED_BY = "FULGURITE_STARTED_BY"  # "<process id>:<file descriptor>" in the environment of a rank that we started
 GRACE = 2.0  # seconds a rank has to leave by itself once the run has failed
@@ -285,6 +289,11 @@ class ScriptRanks:
         self._left: BaseException | None = None  # how the last call of the trainer was left, where all leave together
         self._inside: int | None = None  # the thread that is in a call of the trainer
         self._guard = threading.Lock()
+        self._trainer: Trainer | None = None  # whose call it is
+        self._signals: socket.socket | None = None  # on which Python writes the signals that come, at once
+        self._interrupts: list[float] = []  # when Ctrl-C was pressed in this call
+        self._said_so = False
+        self._stopped = False  # by Ctrl-C, out of a wait for other ranks
 
     def await_ready(self) -> None:
         """Until all have come to the same call of the trainer."""
@@ -310,6 +319,7 @@ class ScriptRanks:
             self.children.attend()
             if self.children.over:
                 return
+            self._heed_ctrl_c()
         self.told = told
         with self._guard:
             inside = self._inside
@@ -319,12 +329,32 @@ class ScriptRanks:
         if inside is None:
             print(self.told, file=sys.stderr, flush=True)  # rank 0 is in code of the user's own, and its next call
             return  # of the trainer is an error
+        self._see_out(1, str(self.told))
+
+    def _see_out(self, code: int, why: str) -> None:
+        """Rank 0 out of its call, or, where native code waits for a device or nobody knows what, out of its life."""
         until = time.monotonic() + GRACE
         while self._inside is not None and time.monotonic() < until:
             time.sleep(0.05)
-        if self._inside is not None:  # in native code that waits for a device, or nobody knows what
-            print(self.told, file=sys.stderr, flush=True)
-            os._exit(1)
+        if self._inside is not None:
+            print(why, file=sys.stderr, flush=True)
+            os._exit(code)
+
+    def _heed_ctrl_c(self) -> None:
+        """In a wait for other ranks Python does not come to handle a signal; the second Ctrl-C ends the wait."""
+        with contextlib.suppress(OSError, AttributeError):
+            came = self._signals.recv(64).count(signal.SIGINT)  # type: ignore[union-attr]  # None is suppressed
+            self._interrupts += [time.monotonic()] * came
+        waited = time.monotonic() - self._interrupts[-1] if self._interrupts and self._inside is not None else 0
+        if waited < 1:
+            return
+        if len(self._interrupts) > 1:
+            self._stopped = True
+            self.children.end(0)
+            self._see_out(130, "Interrupted.")
+        elif self._trainer is not None and self._trainer._signal is None and not self._said_so:
+            self._said_so = True
+            print("\nInterrupted: rank 0 waits for another rank. Press Ctrl-C again to stop at once.", file=sys.stderr)
 
     def _failed(self) -> RankFailedError | None:
         if (failure := self.children.failure()) is not None:
@@ -335,11 +365,18 @@ class ScriptRanks:
         return None
 
     @contextlib.contextmanager
-    def in_call(self) -> Iterator[None]:
+    def in_call(self, trainer: Trainer) -> Iterator[None]:
         """While rank 0 is in a call of the trainer, a failure elsewhere is an exception here."""
         if self.told is not None:
             raise self.told
+        if self.children.over:
+            raise RuntimeError(
+                "the other processes of this program have ended, after the failure above. They run the whole program, "
+                "so they cannot start in its middle: run it again, or use strategy='ddp_spawn', where each call of the "
+                "trainer starts its own."
+            )
         with self._waking():
+            self._trainer, self._interrupts, self._said_so = trainer, [], False
             self._inside = threading.get_ident()
             try:
                 yield
@@ -357,6 +394,8 @@ class ScriptRanks:
             self._inside = None
 
     def _reason(self, exception: BaseException) -> BaseException:
+        if self._stopped:
+            return KeyboardInterrupt()
         if follows_from_another(exception):
             failure = self.children.await_failure(2 * FOLLOW_UP)
             if self.told is None and failure is not None:
@@ -378,11 +417,24 @@ class ScriptRanks:
             if self._inside is not None and self.told is not None:
                 raise self.told
 
+        ours, pythons = socket.socketpair()
+        ours.setblocking(False)
+        pythons.setblocking(False)
+        before = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
+        if before == -1:
+            self._signals = ours
+        else:  # an event loop's
+            signal.set_wakeup_fd(before)
         signal.signal(WAKE, come_out)
         try:
             yield
         finally:
             signal.signal(WAKE, signal.SIG_DFL)
+            self._signals = None
+            if before == -1:
+                signal.set_wakeup_fd(-1)
+            ours.close()
+            pythons.close()
 
     def finish(self) -> None:
         """At the end of the program: the others come to theirs, and how they end counts."""
@@ -438,10 +490,10 @@ script_ranks: ScriptRanks | None = None  # those of this program
 
 
 @contextlib.contextmanager
-def supervised() -> Iterator[None]:
+def supervised(trainer: Trainer) -> Iterator[None]:
     """Around each call of the trainer: failures reach whoever started the ranks, and come from there."""
     if script_ranks is not None:
-        with script_ranks.in_call():
+        with script_ranks.in_call(trainer):
             yield
         return
     line = line_to_starter()

@@ -23,3 +23,7 @@ class RankFailedError(RuntimeError):
     def __init__(self, message: str, rank: int = -1) -> None:
         super().__init__(message)
         self.rank = rank
+
+
+class CollectiveTimeoutError(RuntimeError):
+    """A call that all processes must make was not complete in time; the message says where each of them is."""

@@ -1,0 +1,81 @@
+"""The fault matrix: whatever happens to one process, the run ends soon, says why once, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from helpers.faults import CASES, PROGRAM, Case
+from helpers.programs import Ended, Program
+
+pytestmark = [pytest.mark.multi, pytest.mark.slow, pytest.mark.timeout(240)]
+WORKERS = 6.0  # seconds: a data worker whose rank was killed looks for it every 5 s
+
+
+def run_case(case: Case, folder: Path, framework: str = "fulgurite", deadline: float = 150) -> Ended:
+    """How the program ends, from the fault on."""
+    environ = {**case.environ, "FRAMEWORK": framework}
+    with Program(PROGRAM, case.name, case.strategy, str(case.ranks), folder=folder, **environ) as program:
+        for i, number in enumerate(case.signals):
+            if i == 0:
+                program.await_text(case.until)
+            else:
+                time.sleep(1)
+            program.signal(number)
+        return program.finish(deadline, grace=WORKERS if case.name.startswith("worker") else 5)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
+def test_the_run_ends_soon_says_why_once_and_leaves_nothing(case: Case, tmp_path: Path) -> None:
+    ended = run_case(case, tmp_path)
+    said = ended.out + ended.err
+    assert ended.code == case.code, said
+    for pattern in case.says:
+        assert re.search(pattern, said), f"{pattern!r} is not in what was printed:\n{said}"
+    if case.once:
+        assert said.count(case.once) == 1, said
+    assert not ended.left, f"still there: {ended.left}\n{said}"
+    assert not ended.files, ended.files
+    assert ended.after is not None and ended.after < case.within, f"{ended.after:.1f} s after the fault:\n{said}"
+
+
+def test_after_a_full_disk_the_checkpoint_before_is_whole(tmp_path: Path) -> None:
+    (case,) = (case for case in CASES if case.name == "disk full")
+    run_case(case, tmp_path)
+    (saved,) = (tmp_path / "saved").iterdir()
+    assert torch.load(saved, weights_only=True)["epoch"] == 0
+
+
+def test_a_rendezvous_where_nobody_is_any_more_is_an_error_that_says_so(tmp_path: Path) -> None:
+    """The variables of an earlier run are still in the environment."""
+    from helpers.processes import free_port
+
+    left_over = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1"}
+    with Program(
+        PROGRAM, "none", "ddp", "2", folder=tmp_path, **left_over, MASTER_PORT=str(free_port()), SECONDS="3"
+    ) as program:
+        ended = program.finish(60)
+    assert ended.code == 1
+    assert re.search(r"rank 1 .*nobody.* at MASTER_ADDR=127.0.0.1.*unset RANK", ended.err, re.DOTALL), ended.err
+
+
+def test_a_rank_zero_to_which_nobody_comes_says_who_is_missing(tmp_path: Path) -> None:
+    from helpers.processes import free_port
+
+    alone = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    with Program(
+        PROGRAM, "none", "ddp", "2", folder=tmp_path, **alone, MASTER_PORT=str(free_port()), SECONDS="3"
+    ) as program:
+        ended = program.finish(60)
+    assert ended.code == 1
+    assert re.search(r"rank 0 was at .*not all 2 processes came: .*1/2", ended.err), ended.err
+
+
+def test_a_shared_memory_file_would_be_noticed() -> None:
+    """The check itself: what it looks at exists."""
+    assert Path("/dev/shm").is_dir() and os.access("/proc/self/environ", os.R_OK)
