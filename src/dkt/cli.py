@@ -32,8 +32,8 @@ Deep knowledge tracing: from the answers a student gave, the probability that th
 COMMANDS = {
     "simulate": "write a simulated school as the course's CSV files",
     "data": "describe a file of answers and the leaks in it, or convert it",
-    "train": "train DKT and score it; without DATA on a simulated school",
-    "evaluate": "score a checkpoint on a file of answers",
+    "train": "train a model and score it; without DATA on a simulated school",
+    "evaluate": "score a trained model on a file of answers",
     "predict": "predict the rows whose answerCode is -1, as a submission",
     "cv": "cross-validate a model by student, with out-of-fold predictions",
     "compare": "fit several models on the same rows and print one table",

@@ -65,9 +65,9 @@ class DktTask(pl.LightningModule):
         task.vocabulary = vocabulary
         return task
 
-    def training_sequences(self, train: Answers) -> Sequences:
-        """The sequences to learn from: their features know nothing of their own students."""
-        cut = protocol_named(self.protocol).sequences(train)
+    def training_sequences(self, train: Answers, cut: tuple[Ints, Ints] | None = None) -> Sequences:
+        """The sequences to learn from (the protocol's, or `cut`): their features know nothing of their own students."""
+        cut = protocol_named(self.protocol).sequences(train) if cut is None else cut
         features = None if self.features is None else self.features.fit_transform(train, *cut)
         return Sequences(train, self.vocabulary, *cut, features)
 

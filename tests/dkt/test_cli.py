@@ -14,7 +14,7 @@ from dkt.cli import main
 KEYS = {"test", "valid", "epochs", "train_interactions", "train_cpu_seconds", "seed", "command"}
 FIGURES = {"auc", "auc_leakfree", "accuracy", "log_loss", "n"}
 SCHOOL = ["--students", "80", "--questions", "80", "--skills", "12", "--concepts", "4", "--answers", "25"]
-SMALL = ["--epochs", "2", "--lr", "0.03", "--hidden", "8", "--dim", "8", "--cells", "500"]
+SMALL = ["--epochs", "2", "--lr", "0.03", "--set", "dim=8", "--set", "hidden=8", "--cells", "500"]
 
 
 @pytest.fixture
@@ -45,6 +45,38 @@ def test_training_reports_figures_between_majority_and_optimum(trained):
     assert 0.5 < report["test"]["auc"] < report["test_baselines"]["optimum (the truth)"]["auc"]
     assert "DKT-R" in out
     assert "leak-free" in out
+
+
+@pytest.mark.parametrize("name", ["elo", "lightgcn", "trees", "sakt-r", "elo,irt"])
+def test_every_kind_of_model_is_trained_evaluated_and_predicts(tmp_path, capsys, name):
+    if name == "trees":
+        pytest.importorskip("lightgbm")
+    assert main(["simulate", str(tmp_path), *SCHOOL]) == 0
+    small = {
+        "lightgcn": ["--epochs", "2"],
+        "sakt-r": ["--epochs", "1", "--set", "dim=8"],
+        "trees": ["--set", "trees=9"],
+    }
+    train, trained, again = str(tmp_path / "train_data.csv"), tmp_path / "trained.json", tmp_path / "again.json"
+    files = ["--test", train, "--out", str(tmp_path / "runs"), "--json", str(trained)]
+    assert main(["train", train, "--model", name, *small.get(name, []), *files]) == 0
+    report = json.loads(trained.read_text())
+    assert main(["evaluate", report["checkpoint"], train, "--json", str(again)]) == 0
+    assert json.loads(again.read_text())["test"] == report["test"]
+    assert (
+        main(["predict", report["checkpoint"], str(tmp_path / "test_data.csv"), "-o", str(tmp_path / "out.csv")]) == 0
+    )
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 9
+
+
+def test_windows_are_what_a_net_learns_from(tmp_path, capsys):
+    assert main(["simulate", str(tmp_path), *SCHOOL]) == 0
+    train, once = str(tmp_path / "train_data.csv"), []
+    for more in ([], ["--windows", "10:5"]):
+        report = tmp_path / "report.json"
+        assert main(["train", train, *SMALL, *more, "--out", str(tmp_path), "--json", str(report)]) == 0
+        once.append(json.loads(report.read_text())["train_interactions"])
+    assert once[0] < once[1] < 2 * once[0]
 
 
 def test_evaluate_repeats_the_figures_of_training(trained, tmp_path):
@@ -98,6 +130,16 @@ def test_files_without_question_ids_have_null_for_leak_free(tmp_path):
         (["train", "--valid", "x.csv"], "--valid and --test need DATA"),
         (["train", "broken.csv"], "broken.csv:3: record 1 (student '2'): answer 2 is '5'; an answer is 0 or 1."),
         (["train", "one.csv"], "1 students are too few to split"),
+        (["train", "one.csv", "--model", "elo", "--epochs", "3"], "--epochs: elo is no net"),
+        (
+            ["train", "one.csv", "--model", "elo", "--resume", "x", "--valid", "one.csv"],
+            "--resume continues the training",
+        ),
+        (["train", "one.csv", "--windows", "5:9", "--valid", "one.csv"], "windows 5:9 would skip answers"),
+        (
+            ["train", "one.csv", "--model", "dkt+features", "--windows", "5:5", "--valid", "one.csv"],
+            "overlap, and causal",
+        ),
         (["train", "one.csv", "--valid", "same.csv"], "the validation answers are all the same"),
         (["train", "one.csv", "--valid", "one.csv", "--cells", "1"], "cells=1 is less than the longest sequence (2)"),
         (["simulate", "school", "--students", "0"], "students=0 must be at least 1"),

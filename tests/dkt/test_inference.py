@@ -9,7 +9,8 @@ import pytest
 
 from dkt.data import TO_PREDICT, DataError
 from dkt.data.simulate import simulate
-from dkt.inference import predict_asked, predict_rows
+from dkt.inference import predict_rows
+from dkt.models.sequence import DKT
 from dkt.task import DktTask
 
 
@@ -21,6 +22,12 @@ def answers():
 @pytest.fixture(scope="module")
 def task(answers):
     return DktTask.for_training(answers, dim=8, hidden=8)
+
+
+def predict_asked(task, answers):
+    model = DKT()
+    model.task = task
+    return model.predict_asked(answers)
 
 
 def asking(answers, rows):

@@ -7,8 +7,17 @@ from pathlib import Path
 
 import torch
 
-from dkt.commands.models import MODELS_HELP, add_model_arguments, model_of
-from dkt.commands.shared import FORMATS_HELP, Report, empty_report, read_merged
+from dkt.commands.models import MODELS_HELP, add_model_arguments, check_of_nets, model_of
+from dkt.commands.shared import (
+    FORMATS_HELP,
+    Report,
+    add_format,
+    add_merge,
+    add_threads,
+    empty_report,
+    positive,
+    read_merged,
+)
 from dkt.compare import against_best, compare, plot, table
 from dkt.data.splits import split_students
 from dkt.data.table import Answers
@@ -22,12 +31,17 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--valid", type=Path, metavar="FILE", help="answers that choose when to stop")
     command.add_argument("--test", type=Path, metavar="FILE", help="answers to score; left out: 15%% of the students")
     command.add_argument("--plot", type=Path, metavar="FILE", help="also draw both AUCs of each model")
+    command.add_argument("--folds", type=positive, default=5, help="number of folds")
+    add_merge(command)
     add_model_arguments(command)
+    add_format(command)
+    add_threads(command)
 
 
 def run(arguments: argparse.Namespace) -> Report:
     """Models on one split, or on the folds of files whose names hold {fold}."""
     torch.set_num_threads(arguments.threads)
+    check_of_nets(arguments.models, arguments)
     parts = _folds(arguments)
     lines = compare(arguments.models, lambda name: model_of(name, arguments), parts, arguments.protocol, arguments.seed)
     difference = against_best(lines, [test for _, _, test in parts], arguments.protocol)

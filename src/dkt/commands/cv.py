@@ -8,8 +8,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dkt.commands.models import MODELS_HELP, add_model_arguments, model_of
-from dkt.commands.shared import FORMATS_HELP, Report, empty_report, figures_of, read_merged
+from dkt.commands.models import MODELS_HELP, add_model_arguments, check_of_nets, model_of
+from dkt.commands.shared import (
+    FORMATS_HELP,
+    Report,
+    add_format,
+    add_merge,
+    add_threads,
+    empty_report,
+    figures_of,
+    positive,
+    read_merged,
+)
 from dkt.data.protocols import protocol_named
 from dkt.evaluate import report
 
@@ -20,11 +30,16 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", metavar="MODEL", help=MODELS_HELP)
     command.add_argument("--data", type=Path, metavar="FILE", required=True, help="answers of all students")
     command.add_argument("--oof", type=Path, metavar="FILE", help="write every row's out-of-fold prediction")
+    command.add_argument("--folds", type=positive, default=5, help="number of folds")
+    add_merge(command)
     add_model_arguments(command)
+    add_format(command)
+    add_threads(command)
 
 
 def run(arguments: argparse.Namespace) -> Report:
     torch.set_num_threads(arguments.threads)
+    check_of_nets([arguments.model], arguments)
     answers = read_merged(arguments.data, arguments)
     found = model_of(arguments.model, arguments).cross_validate(answers, arguments.folds)
     for fold, result in enumerate(found.reports, start=1):

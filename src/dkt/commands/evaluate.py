@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import pickle
 from pathlib import Path
 
 import torch
@@ -19,14 +18,13 @@ from dkt.commands.shared import (
     report_rows,
 )
 from dkt.data.table import DataError
-from dkt.inference import predict_rows
-from dkt.task import DktTask
+from dkt.models.catalogue import load_model
 
 EPILOG = FORMATS_HELP
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("checkpoint", type=Path, help="what dkt train wrote")
+    command.add_argument("checkpoint", type=Path, help="what dkt train or model.save wrote")
     command.add_argument("data", type=Path, help="file of answers; rows with answerCode -1 are left out")
     add_format(command)
     add_threads(command)
@@ -34,17 +32,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Report:
     torch.set_num_threads(arguments.threads)
-    task = load_task(arguments.checkpoint)
+    model = load_model(arguments.checkpoint)
     answers = read(arguments.data, arguments.format).answered()
     if not len(answers):
         raise DataError(f"{arguments.data} has no known answers to compare predictions with; use `dkt predict`.")
-    figures = report_rows(answers, predict_rows(task, answers), task.protocol)
-    print(f"{arguments.data}: {answers.n_students:,} students, protocol {task.protocol}\n{figures}")
+    figures = report_rows(answers, model.predict(answers), model.protocol)
+    print(f"{arguments.data}: {answers.n_students:,} students, {model.title}, protocol {model.protocol}\n{figures}")
     return {**empty_report(), "test": figures_of(figures)}
-
-
-def load_task(checkpoint: Path) -> DktTask:
-    try:
-        return DktTask.load_from_checkpoint(checkpoint, map_location="cpu")
-    except (RuntimeError, TypeError, KeyError, pickle.UnpicklingError) as error:  # damaged, or of another model
-        raise DataError(f"{checkpoint} is not a checkpoint of dkt: {' '.join(str(error).split())}") from error

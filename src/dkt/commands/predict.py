@@ -7,15 +7,14 @@ from pathlib import Path
 
 import torch
 
-from dkt.commands.evaluate import load_task
 from dkt.commands.shared import FORMATS_HELP, Report, add_format, add_threads, empty_report, read, write_submission
-from dkt.inference import predict_asked
+from dkt.models.catalogue import load_model
 
 EPILOG = FORMATS_HELP
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("checkpoint", type=Path, help="what dkt train wrote")
+    command.add_argument("checkpoint", type=Path, help="what dkt train or model.save wrote")
     command.add_argument("data", type=Path, help="file of answers, with one row of answerCode -1 for each student")
     command.add_argument(
         "-o", "--output", type=Path, default=Path("submission.csv"), help="CSV with the header id,prediction"
@@ -26,9 +25,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Report:
     torch.set_num_threads(arguments.threads)
-    task = load_task(arguments.checkpoint)
+    model = load_model(arguments.checkpoint)
     answers = read(arguments.data, arguments.format)
-    probability = predict_asked(task, answers)
+    probability = model.predict_asked(answers)
     write_submission(arguments.output, probability)
     print(f"{arguments.output}: {len(probability):,} predictions, one a student in ascending order of id")
     return {**empty_report(), "predictions": len(probability), "output": str(arguments.output)}

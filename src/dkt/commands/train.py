@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 
 import torch
 
 import fulgurite as pl
 from dkt.clock import TrainingClock
-from dkt.commands.evaluate import load_task
+from dkt.commands.models import MODELS_HELP, add_model_arguments, check_of_nets, model_of
 from dkt.commands.shared import (
     FORMATS_HELP,
-    PROTOCOLS_HELP,
     Report,
     add_format,
     add_threads,
     empty_report,
     figures_of,
-    positive,
     read,
     report_rows,
     score_rows,
 )
 from dkt.data import simulate as school
-from dkt.data.batches import sequence_loader
-from dkt.data.protocols import PROTOCOLS
 from dkt.data.splits import split_students
 from dkt.data.table import Answers, DataError
 from dkt.evaluate import Floats, Score, baselines
-from dkt.inference import CELLS_TO_SCORE, predict_rows
-from dkt.models.dkt import CELLS
+from dkt.models.base import Model
+from dkt.models.catalogue import load_model
+from dkt.models.sequence import SequenceModel
 from dkt.task import DktTask
 from fulgurite.callbacks import EarlyStopping, ModelCheckpoint
 from fulgurite.loggers import CSVLogger
 
 EPILOG = FORMATS_HELP
+DEFAULT = "its default"  # of a setting that was not given
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -46,88 +45,80 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--test", type=Path, metavar="FILE", help="answers that the best model is scored on at the end"
     )
+    command.add_argument("--model", default="dkt-r", metavar="MODEL", help=MODELS_HELP)
+    add_model_arguments(command)
+    command.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="DIR", help="the model and its log go to DIR/dkt/version_N"
+    )
+    command.add_argument("--resume", type=Path, metavar="CKPT", help="continue the run of a net that wrote this file")
     add_format(command)
-    command.add_argument("--protocol", choices=PROTOCOLS, default="akt", help=PROTOCOLS_HELP)
-    command.add_argument(
-        "--no-rasch", dest="rasch", action="store_false", help="leave out the scalar of each question (plain DKT)"
-    )
-    command.add_argument("--features", action="store_true", help="also feed the causal features (the hybrid)")
-    command.add_argument("--cell", choices=CELLS, default="lstm", help="recurrent cell")
-    command.add_argument("--dim", type=positive, default=64, help="width of the embeddings")
-    command.add_argument("--hidden", type=positive, default=64, help="width of the recurrent state")
-    command.add_argument("--dropout", type=float, default=0.2, help="share of the state dropped in training")
-    command.add_argument("--lr", type=float, default=6e-3, help="learning rate of Adam")
-    command.add_argument("--cells", type=positive, default=3200, help="size of a batch: sequences x longest of them")
-    command.add_argument(
-        "--epochs",
-        type=positive,
-        default=8,
-        help="passes over the training answers, during which the rate falls to 2%%",
-    )
-    command.add_argument(
-        "--patience", type=positive, default=3, help="stop after so many epochs without a better validation AUC"
-    )
-    command.add_argument("--seed", type=int, default=0, help="the same seed gives the same weights")
-    command.add_argument(
-        "--out", type=Path, default=Path("runs"), metavar="DIR", help="logs and checkpoints go to DIR/dkt/version_N"
-    )
-    command.add_argument("--resume", type=Path, metavar="CKPT", help="continue the run that wrote this checkpoint")
     add_threads(command)
 
 
 def run(arguments: argparse.Namespace) -> Report:
     torch.set_num_threads(arguments.threads)
+    check_of_nets([arguments.model], arguments)
+    model = model_of(arguments.model, arguments)
     train, valid, test = _parts(arguments)
     if valid.answer.min() == valid.answer.max():
         raise DataError("the validation answers are all the same, so no AUC can choose an epoch; take other students.")
-    pl.seed_everything(arguments.seed, verbose=False)
-    task = DktTask.for_training(
-        train,
-        rasch=arguments.rasch,
-        dim=arguments.dim,
-        hidden=arguments.hidden,
-        dropout=arguments.dropout,
-        cell=arguments.cell,
-        lr=arguments.lr,
-        features=arguments.features,
-        protocol=arguments.protocol,
-    )
+    if isinstance(model, SequenceModel):
+        model, cost = _train_net(model, train, valid, arguments)
+    elif arguments.resume:
+        raise ValueError(f"--resume continues the training of a sequence net; {arguments.model} is fitted at once.")
+    else:
+        model, cost = _fit(model, train, valid, arguments)
+    results = empty_report()
+    for name, answers in (("valid", valid), ("test", test)):
+        if answers is not None:
+            results[name], results[f"{name}_baselines"] = _compare(model, train, answers, name)
+    print(f"\n{cost.pop('text')}\nbest model: {cost['checkpoint']}")
+    return {**results, **cost, "seed": arguments.seed, "model": arguments.model}
+
+
+def _train_net(
+    model: SequenceModel, train: Answers, valid: Answers, arguments: argparse.Namespace
+) -> tuple[Model, Report]:
+    """The net of the best epoch and what it cost; every epoch is logged, and an interrupted run can go on."""
+    task = model.new_task(train)
     if arguments.resume:
         _check_same_run(arguments.resume, task)
     clock = TrainingClock()
     best = ModelCheckpoint(monitor="valid_auc", mode="max", filename="best", save_last=True)  # last: for --resume
     trainer = pl.Trainer(
-        max_epochs=arguments.epochs,
-        callbacks=[clock, best, EarlyStopping(monitor="valid_auc", mode="max", patience=arguments.patience)],
+        max_epochs=model.epochs,
+        callbacks=[clock, best, EarlyStopping(monitor="valid_auc", mode="max", patience=model.patience)],
         logger=CSVLogger(arguments.out, name="dkt"),
         devices=1,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
         enable_model_summary=False,
     )
-    trainer.fit(
-        task,
-        sequence_loader(task.training_sequences(train), arguments.cells, shuffle=True),
-        sequence_loader(task.sequences(valid), CELLS_TO_SCORE),
-        ckpt_path=arguments.resume,
-    )
-    task = DktTask.load_from_checkpoint(best.best_model_path)
-    results = empty_report()
-    for name, answers in (("valid", valid), ("test", test)):
-        if answers is not None:
-            results[name], results[f"{name}_baselines"] = _compare(task, train, answers, name)
-    results["epochs"] = clock.epochs
-    results["train_interactions"] = clock.interactions
-    results["train_cpu_seconds"] = round(clock.cpu_seconds, 3)
-    results["seed"] = arguments.seed
-    results["checkpoint"] = best.best_model_path
+    trainer.fit(task, *model.loaders(task, train, valid), ckpt_path=arguments.resume)
     speed = clock.interactions / max(clock.cpu_seconds, 1e-9)
-    print(
-        f"\n{clock.epochs} epochs: {clock.interactions:,} answers in {clock.cpu_seconds:.1f} CPU seconds of training, "
-        f"{speed:,.0f} a second"
-    )
-    print(f"best model: {best.best_model_path}")
-    return results
+    return load_model(best.best_model_path), {
+        "epochs": clock.epochs,
+        "train_interactions": clock.interactions,
+        "train_cpu_seconds": round(clock.cpu_seconds, 3),
+        "checkpoint": best.best_model_path,
+        "text": f"{clock.epochs} epochs: {clock.interactions:,} answers in {clock.cpu_seconds:.1f} CPU seconds of "
+        f"training, {speed:,.0f} a second",
+    }
+
+
+def _fit(model: Model, train: Answers, valid: Answers, arguments: argparse.Namespace) -> tuple[Model, Report]:
+    """The fitted model, saved, and what it cost."""
+    since = time.process_time()
+    model.fit(train, valid)
+    seconds = time.process_time() - since
+    path = Path(CSVLogger(arguments.out, name="dkt").log_dir) / "model.pt"
+    model.save(path)
+    return model, {
+        "train_interactions": len(train),
+        "train_cpu_seconds": round(seconds, 3),
+        "checkpoint": str(path),
+        "text": f"fitted to {len(train):,} answers in {seconds:.1f} CPU seconds",
+    }
 
 
 def _parts(arguments: argparse.Namespace) -> tuple[Answers, Answers, Answers | None]:
@@ -152,27 +143,32 @@ def _parts(arguments: argparse.Namespace) -> tuple[Answers, Answers, Answers | N
 
 def _check_same_run(checkpoint: Path, task: DktTask) -> None:
     """Raise if a checkpoint cannot be continued with this task."""
-    saved = load_task(checkpoint)
+    model = load_model(checkpoint)
+    if not isinstance(model, SequenceModel):
+        raise DataError(f"{checkpoint} holds {model.title}, whose training cannot go on.")
+    saved = model.task
     if saved.vocabulary != task.vocabulary:
         raise DataError(
             f"{checkpoint} was trained on other skills or questions than this data has; it cannot go on here."
         )
-    other = [f"{name}={value}" for name, value in saved.hparams.items() if task.hparams[name] != value]
+    names = {**saved.hparams, **task.hparams}
+    values = [(name, saved.hparams.get(name, DEFAULT), task.hparams.get(name, DEFAULT)) for name in names]
+    other = [f"{name}={value}" for name, value, now in values if value != now]
     if other:
         raise DataError(f"{checkpoint} was trained with {', '.join(other)}; give the same settings to continue it.")
 
 
-def _compare(task: DktTask, train: Answers, answers: Answers, name: str) -> tuple[Report, dict[str, Report]]:
+def _compare(model: Model, train: Answers, answers: Answers, name: str) -> tuple[Report, dict[str, Report]]:
     """Print the model's figures between those that need no model and those that nobody can beat."""
     predictions: dict[str, Floats] = baselines(train, answers)
-    model = "DKT-R" if task.vocabulary.questions else "DKT"
-    predictions[model] = predict_rows(task, answers)
+    title = model.title if train.question is not None else model.title.replace("-R", "")
+    predictions[title] = model.predict(answers)
     if school.TRUTH in answers.extra:
         predictions["optimum (the truth)"] = answers.extra[school.TRUTH]
-    scores = {label: score_rows(answers, probability, task.protocol) for label, probability in predictions.items()}
-    found = report_rows(answers, predictions[model], task.protocol)
-    print(f"\n{name}: {answers.n_students:,} students, protocol {task.protocol}\n{_table(scores)}\n{model}:\n{found}")
-    return figures_of(found), {label: figures.as_dict() for label, figures in scores.items() if label != model}
+    scores = {label: score_rows(answers, probability, model.protocol) for label, probability in predictions.items()}
+    found = report_rows(answers, predictions[title], model.protocol)
+    print(f"\n{name}: {answers.n_students:,} students, protocol {model.protocol}\n{_table(scores)}\n{title}:\n{found}")
+    return figures_of(found), {label: figures.as_dict() for label, figures in scores.items() if label != title}
 
 
 def _table(scores: dict[str, Score]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from typing_extensions import Self
 
+from dkt.data.asked import until_asked
 from dkt.data.protocols import protocol_named
 from dkt.data.splits import folds_of, split_students
 from dkt.data.table import Answers
@@ -55,6 +56,11 @@ class Model(ABC):
     @abstractmethod
     def predict(self, answers: Answers) -> Floats:
         """[rows] probability of a right answer, each from the rows before it in its sequence of the protocol."""
+
+    def predict_asked(self, answers: Answers) -> Floats:
+        """[students] the probability for each one's row of answer -1, from the latest rows before it."""
+        shown = until_asked(answers, protocol_named(self.protocol).chunk)
+        return self.predict(shown)[shown.offsets[1:] - 1]
 
     def arguments(self) -> dict[str, Any]:
         """What this model was made with: `type(model)(**model.arguments())` is a fresh one like it."""

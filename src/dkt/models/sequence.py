@@ -7,10 +7,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 import fulgurite as pl
-from dkt.data.batches import sequence_loader
+from dkt.data.batches import Batch, sequence_loader
 from dkt.data.table import Answers
+from dkt.data.windows import Windows
 from dkt.evaluate import Floats
 from dkt.inference import CELLS_TO_SCORE, predict_rows
 from dkt.live import Live, Recurrent
@@ -23,7 +25,8 @@ class SequenceModel(Model):
     """A net trained on whole sequences; the weights of the epoch with the best validation AUC are kept.
 
     `rasch` gives each question a scalar of its own (the R of DKT-R and AKT-R); `features` adds the causal features;
-    further keywords are the net's own.
+    `windows="20:10"` trains on sliding windows (20 answers, one every 10) in place of the protocol's chunks; further
+    keywords are the net's own.
     """
 
     learned = ("task", "history")
@@ -39,11 +42,17 @@ class SequenceModel(Model):
         cells: int = 3200,
         patience: int = 3,
         progress: bool = False,
+        windows: str | None = None,
         protocol: str = "akt",
         seed: int = 0,
         **settings: Any,
     ) -> None:
         super().__init__(protocol, seed)
+        if windows and features:
+            raise ValueError(
+                f"windows={windows!r} overlap, and causal features are one a row; take features=False or no windows."
+            )
+        self.windows = None if windows is None else str(Windows.of(windows))
         self.rasch = rasch
         self.features = features
         self.epochs = epochs
@@ -58,10 +67,7 @@ class SequenceModel(Model):
         return type(self).__name__ + "-R" * self.rasch + " + features" * self.features
 
     def _fit(self, train: Answers, valid: Answers) -> None:
-        pl.seed_everything(self.seed, verbose=False)
-        self.task = DktTask.for_training(
-            train, self.rasch, net=self.net, features=self.features, protocol=self.protocol, **self._settings()
-        )
+        self.task = self.new_task(train)
         best = KeepBest(self.patience)
         trainer = pl.Trainer(
             max_epochs=self.epochs,
@@ -74,15 +80,25 @@ class SequenceModel(Model):
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        sequences = self.task.training_sequences(train)
-        trainer.fit(
-            self.task,
-            sequence_loader(sequences, self.cells, shuffle=True),
-            sequence_loader(self.task.sequences(valid), CELLS_TO_SCORE),
-        )
+        trainer.fit(self.task, *self.loaders(self.task, train, valid))
         self.history = best.history
         if best.weights is not None:
             self.task.load_state_dict(best.weights)
+
+    def new_task(self, train: Answers) -> DktTask:
+        """What is to be trained, its first weights drawn from the seed."""
+        pl.seed_everything(self.seed, verbose=False)
+        return DktTask.for_training(
+            train, self.rasch, net=self.net, features=self.features, protocol=self.protocol, **self._settings()
+        )
+
+    def loaders(self, task: DktTask, train: Answers, valid: Answers) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
+        """(to learn from, to choose the epoch by)"""
+        cut = None if self.windows is None else Windows.of(self.windows).cut(train.offsets)
+        return (
+            sequence_loader(task.training_sequences(train, cut), self.cells, shuffle=True),
+            sequence_loader(task.sequences(valid), CELLS_TO_SCORE),
+        )
 
     def predict(self, answers: Answers) -> Floats:
         return predict_rows(self.task, answers)
