@@ -151,20 +151,29 @@ def _bootstrap_aucs(
     """[samples, values] AUC, each student as often as drawn; None where a sample has answers of one kind."""
     rng = np.random.default_rng(seed)
     names, who = np.unique(student, return_inverse=True)
-    orders = [np.argsort(value, kind="stable") for value in values]
-    ranks = [np.append(0, np.cumsum(np.diff(value[order]) != 0)) for value, order in zip(values, orders, strict=True)]
+    ordered = [_ranked(value, right, who) for value in values]
     found = np.empty((samples, len(values)))
     for i in range(samples):
-        weight = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names)).astype(np.float64)[who]
-        for j, (order, rank) in enumerate(zip(orders, ranks, strict=True)):
-            w, is_right = weight[order], right[order]
-            of_right = np.bincount(rank, w * is_right)
-            of_wrong = np.bincount(rank, w * ~is_right)
+        weight = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names)).astype(np.float64)
+        for j, ((rank_right, who_right), (rank_wrong, who_wrong), n_ranks) in enumerate(ordered):
+            of_right = np.bincount(rank_right, weight[who_right], minlength=n_ranks)
+            of_wrong = np.bincount(rank_wrong, weight[who_wrong], minlength=n_ranks)
             pairs = of_right.sum() * of_wrong.sum()
             if not pairs:
                 return None
-            found[i, j] = (of_right * (np.cumsum(of_wrong) - 0.5 * of_wrong)).sum() / pairs
+            found[i, j] = of_right @ (np.cumsum(of_wrong) - 0.5 * of_wrong) / pairs
     return found
+
+
+Ranked = tuple[Ints, Ints]  # of some answers in ascending order of their value: its rank among all values, the student
+
+
+def _ranked(value: Floats, right: Bools, who: Ints) -> tuple[Ranked, Ranked, int]:
+    """The right answers, the wrong ones, and how many different values there are: in this order memory is walked."""
+    order = np.argsort(value, kind="stable")
+    rank = np.append(0, np.cumsum(np.diff(value[order]) != 0))
+    who, right = who[order], right[order]
+    return (rank[right], who[right]), (rank[~right], who[~right]), int(rank[-1]) + 1
 
 
 def score(answer: npt.NDArray[np.int8], probability: Floats, leak_free: Bools | None) -> Score:

@@ -13,6 +13,7 @@ from dkt.data.describe import describe
 from dkt.data.ednet import EdNet
 from dkt.data.frames import write_parquet
 from dkt.data.merge import merge_repeats
+from dkt.data.parts import Parts
 from dkt.data.read import sniff
 from dkt.data.store import write_store
 
@@ -22,6 +23,7 @@ EPILOG = f"""\
   dkt data convert EdNet/ ednet/                             a store: arrays that are mapped into memory, not read;
                                                              EdNet is read some thousand students at a time
   dkt data convert EdNet/ sample.parquet --students 5000     so many students, drawn at random
+  dkt data convert large.csv large/ --parts 16               a sixteenth of the file in memory at a time
 
 {FORMATS_HELP}"""
 
@@ -36,6 +38,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--merge", action="store_true", help="of convert: merge rows that repeat a question")
     command.add_argument("--students", type=positive, metavar="N", help="of convert: so many students, drawn at random")
     command.add_argument("--seed", type=int, default=0, help="the same seed draws the same students")
+    command.add_argument(
+        "--parts",
+        type=positive,
+        metavar="N",
+        help="of convert: read the file in N parts, where it is larger than memory",
+    )
     add_format(command)
 
 
@@ -64,8 +72,14 @@ def _convert(arguments: argparse.Namespace) -> Report:
         raise ValueError("convert needs a second name: NAME.parquet, or a new folder for a store.")
     as_parquet = arguments.output.suffix == ".parquet"
     format = arguments.format or sniff(arguments.data)
-    if format == "ednet" and not as_parquet and not arguments.merge:
-        source = EdNet(arguments.data, students=arguments.students, seed=arguments.seed)
+    if arguments.parts and (as_parquet or arguments.merge or arguments.students):
+        raise ValueError("--parts writes a store of all students: leave out --merge and --students, and name a folder.")
+    if arguments.parts or (format == "ednet" and not as_parquet and not arguments.merge):
+        source: EdNet | Parts
+        if format == "ednet":
+            source = EdNet(arguments.data, students=arguments.students, seed=arguments.seed)
+        else:
+            source = Parts(arguments.data, format, arguments.parts)
         answers = write_store(source, arguments.output, source.notes)
         for note in answers.notes:
             print(f"{arguments.data}: {note}")

@@ -25,6 +25,10 @@ TIME_FORMATS = ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S%.f", "%Y/%m/%d %H:%M", "
 Where = Callable[[int], str]  # where a row stands in its source, for messages
 
 
+class NoAnswers(DataError):
+    """Every row was left out."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """What the columns of a format mean; the defaults are a format in which every cell must be there."""
@@ -66,6 +70,24 @@ def read_frame(path: Path, layout: Layout) -> pl.DataFrame:
     """The columns of a layout as text."""
     import polars as pl
 
+    wanted = wanted_columns(path, layout)
+    how = csv_options(layout)
+    try:
+        if len(wanted) < len(header_of(path, layout.delimiter)):
+            # Reading some of the columns does not see that a line has too many.
+            pl.scan_csv(path, **how).select(pl.all().null_count()).collect(engine="streaming")
+        frame: pl.DataFrame = pl.read_csv(path, columns=wanted, **how)
+    except pl.exceptions.PolarsError as error:
+        raise torn(path, layout.delimiter, error) from error
+    while len(frame) and all(cell is None for cell in frame.row(-1)):  # empty lines at the end
+        frame = frame[:-1]
+    if frame.is_empty():
+        raise DataError(f"{path} has a header and no answers.")
+    return frame
+
+
+def wanted_columns(path: Path, layout: Layout) -> list[int]:
+    """The positions of the columns that a layout keeps; raises if one that it needs is missing."""
     header = header_of(path, layout.delimiter)
     absent = [name for name in layout.needs if name not in header]
     if absent:
@@ -74,24 +96,17 @@ def read_frame(path: Path, layout: Layout) -> pl.DataFrame:
             f"This format has {','.join(layout.needs)}."
         )
     kept = {*layout.needs, layout.elapsed[0] if layout.elapsed else None}
-    chosen = [i for i, name in enumerate(header) if layout.keep_further or name in kept]
-    how: dict[str, Any] = {
+    return [i for i, name in enumerate(header) if layout.keep_further or name in kept]
+
+
+def csv_options(layout: Layout) -> dict[str, Any]:
+    """How polars reads a file of this layout: as text, so that a cell which is no number can be named."""
+    return {
         "separator": layout.delimiter,
         "infer_schema": False,
         "encoding": "utf8-lossy" if layout.lossy else "utf8",
         "quote_char": None if layout.delimiter == "\t" else '"',
     }
-    try:
-        if len(chosen) < len(header):  # reading some columns does not see that a line has too many
-            pl.scan_csv(path, **how).select(pl.all().null_count()).collect(engine="streaming")
-        frame: pl.DataFrame = pl.read_csv(path, columns=chosen, **how)
-    except pl.exceptions.PolarsError as error:
-        raise DataError(_torn(path, layout.delimiter) or f"{path}: {error}") from error
-    while len(frame) and all(cell is None for cell in frame.row(-1)):  # empty lines at the end
-        frame = frame[:-1]
-    if frame.is_empty():
-        raise DataError(f"{path} has a header and no answers.")
-    return frame
 
 
 def header_of(path: Path, delimiter: str = ",") -> list[str]:
@@ -224,7 +239,7 @@ def _without_what_is_no_answer(
     if notes:
         frame, answer, time = frame.filter(kept), answer.filter(kept), None if time is None else time.filter(kept)
     if frame.is_empty():
-        raise DataError(f"no answers are left: {'; '.join(notes)}.")
+        raise NoAnswers(f"no answers are left: {'; '.join(notes)}.")
     return frame, answer, time, tuple(notes)
 
 
@@ -367,19 +382,19 @@ def _records(file: Any, delimiter: str) -> Any:
     return csv.reader(file, delimiter=delimiter, quoting=csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL)
 
 
-def _torn(path: Path, delimiter: str) -> str | None:
-    """The first line with too many or too few fields, or with bytes that are no UTF-8."""
+def torn(path: Path, delimiter: str, error: Exception) -> DataError:
+    """What to say of a file that is no table: the first line with too many or too few fields, or of no UTF-8."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = _records(file, delimiter)
             header = next(reader)
             for fields in reader:
                 if len(fields) != len(header):
-                    return _wrong_number(f"{path}:{reader.line_num}", fields, header)
+                    return DataError(_wrong_number(f"{path}:{reader.line_num}", fields, header))
     except UnicodeDecodeError:
         line = next(i for i, line in enumerate(path.read_bytes().split(b"\n"), start=1) if not _is_utf8(line))
-        return f"{path}:{line}: not UTF-8 text. Save the file as UTF-8."
-    return None
+        return DataError(f"{path}:{line}: not UTF-8 text. Save the file as UTF-8.")
+    return DataError(f"{path}: {error}")
 
 
 def _is_utf8(line: bytes) -> bool:

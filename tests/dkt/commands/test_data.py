@@ -55,6 +55,13 @@ def test_ednet_becomes_a_store_or_a_sample_of_its_students(tmp_path, capsys):
     assert "5 students" in capsys.readouterr().out
 
 
+def test_a_large_file_becomes_a_store_in_parts(tmp_path):
+    assert main(["simulate", str(tmp_path), "--students", "20", "--questions", "40", "--answers", "9"]) == 0
+    train = str(tmp_path / "train_data.csv")
+    assert main(["data", "convert", train, str(tmp_path / "store"), "--parts", "3"]) == 0
+    assert sorted(rows_of(read_answers(tmp_path / "store"))) == sorted(rows_of(read_answers(train)))
+
+
 def test_a_format_may_name_the_column_of_the_skills(tmp_path):
     table = tmp_path / "steps.txt"
     header = "Anon Student Id\tProblem Name\tStep Name\tFirst Transaction Time\tFirst Attempt\tKC (A)\n"
@@ -70,6 +77,8 @@ def test_a_format_may_name_the_column_of_the_skills(tmp_path):
     [
         (["convert", "FOUR"], "convert needs a second name"),
         (["convert", "FOUR", "x.parquet", "--students", "9"], "--students 9 is more than the 2 there are"),
+        (["convert", "FOUR", "x.parquet", "--parts", "4"], "--parts writes a store of all students"),
+        (["convert", "FOUR", "store", "--parts", "4"], "of format 4line cannot be read in parts"),
         (["describe", "FOUR", "FOUR"], "a second part is named with --test FILE"),
         (["describe", "FOUR", "--format", "3line:tag"], "names a column, and"),
         (["describe", "."], "is a directory without EdNet's"),
