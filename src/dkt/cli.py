@@ -24,6 +24,8 @@ Deep knowledge tracing: from the answers a student gave, the probability that th
   dkt compare trees dkt-r akt-r --data school/train_data.csv     one table of models on the same rows
   dkt cv trees --data school/train_data.csv --folds 5            every student predicted by a model of the others
   dkt data describe school/train_data.csv                        what is there, and what would leak
+  dkt tune dkt-r --data school/train_data.csv --trials 20        settings, chosen on validation students
+  dkt ensemble dkt.csv trees.csv -o submission.csv               the mean of submissions, or of their ranks, or a stack
   dkt data convert EdNet/ ednet/                                 to Parquet, or to a store for data larger than memory
 
 `dkt COMMAND --help` explains a command.
@@ -36,7 +38,9 @@ COMMANDS = {
     "evaluate": "score a trained model on a file of answers",
     "predict": "predict the rows whose answerCode is -1, as a submission",
     "cv": "cross-validate a model by student, with out-of-fold predictions",
-    "compare": "fit several models on the same rows and print one table",
+    "compare": "fit several models on the same rows, print one table and draw it",
+    "tune": "search the settings of a model, scored on validation students",
+    "ensemble": "several models' predictions as one",
 }
 
 CONFIG_HELP = """

@@ -35,9 +35,14 @@ class Line:
 
 
 def compare(
-    names: Sequence[str], make: Callable[[str], Model], parts: Iterable[Part], protocol: str, seed: int = 0
+    names: Sequence[str],
+    make: Callable[[str], Model],
+    parts: Iterable[Part],
+    protocol: str,
+    seed: int = 0,
+    told: Callable[[Line], None] = lambda line: None,
 ) -> list[Line]:
-    """Fit each model on each part's training answers and score it on its test answers.
+    """Fit each model on each part's training answers and score it on its test answers; `told` hears of each.
 
     A stack (`trees,dkt-r`) takes the models that were fitted before it under the same names; their seconds count.
     """
@@ -61,6 +66,7 @@ def compare(
             line.parameters = model.n_parameters
             line.predictions.append(predicted[scored])
             line.reports.append(report(test, predicted, protocol_named(protocol), seed))
+            told(line)
     return lines
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,9 +28,12 @@ def train(tmp_path, capsys):
 def test_compare_ends_in_one_table_of_the_same_rows(train, tmp_path, capsys):
     out = tmp_path / "out.json"
     assert main(["compare", "elo", "bkt", "dkt-r", "--epochs", "1", "--data", train, "--json", str(out)]) == 0
-    models = json.loads(out.read_text())["models"]
+    written = json.loads(out.read_text())
+    models = written["models"]
+    assert set(written["cpu_seconds"]) == set(written["parameters"]) == {"elo", "bkt", "dkt-r"}
+    assert Path(written["plot"]).read_bytes().startswith(b"\x89PNG")
     assert len({r[0]["score"]["n"] for r in models.values()}) == 1
-    lines = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()[:-1]  # the last one names the plot
     assert sorted(line.split()[0] for line in lines[-3:]) == ["bkt", "dkt-r", "elo"]
     assert "leak-free" in lines[-4]
     assert sum("±" in line for line in lines[-3:]) == 2
@@ -86,7 +90,9 @@ def test_describe_says_what_is_there(train, capsys):
     ("arguments", "message"),
     [
         (["compare", "gpt", "--data", "TRAIN"], "model 'gpt' is unknown"),
-        (["compare", "elo"], "--data FILE"),
+        (["compare", "elo", "--valid", "TRAIN"], "--valid and --test need --data FILE"),
+        (["compare", "elo", "irt", "--epochs", "2", "--data", "TRAIN"], "--epochs: elo, irt is no net"),
+        (["compare", "elo", "dtk-r", "--data", "TRAIN"], "model 'dtk-r' is unknown"),
         (["compare", "elo", "--data", "TRAIN", "--test", "TRAIN"], "--test needs --valid"),
         (["cv", "elo", "--data", "TRAIN", "--folds", "2"], "folds=2 must be at least 3"),
     ],

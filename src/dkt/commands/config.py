@@ -71,7 +71,8 @@ def _converted(command: argparse.ArgumentParser, action: argparse.Action, value:
             raise DataError(f"{where} is {value!r}; it is true or false.")
         return value is isinstance(action, argparse._StoreTrueAction)
     if isinstance(action, argparse._AppendAction):
-        items = [f"{k}={yaml.safe_dump(v).strip()}" for k, v in value.items()] if isinstance(value, dict) else value
+        pairs = value.items() if isinstance(value, dict) else ()
+        items = [f"{k}={v if isinstance(v, str) else yaml.safe_dump(v)}".strip() for k, v in pairs] or value
     else:
         items = value if isinstance(value, list) else [value]
     try:
@@ -88,7 +89,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, list) and all(isinstance(item, tuple) for item in value) and value:
-        return dict(value)
+        return {name: _plain(item) for name, item in value}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return value
+    return value if isinstance(value, str | int | float | None) else str(value)
