@@ -5,13 +5,14 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 COURSE := outputs/course
+LIGHTGCN := outputs/lightgcn
 
 # Which tests `make test` runs; .ci/run asks for all that need no GPU.
 MARKERS ?= not slow and not gpu and not parity
 # How many tests run at a time.
 WORKERS ?= 2
 
-.PHONY: train course test lint bench everything clean
+.PHONY: train course lightgcn test lint bench everything clean
 
 train: $(VENV)/dkt.stamp  ## train a knowledge-tracing model on a simulated school and score it
 	$(RUN) -m dkt train
@@ -20,6 +21,10 @@ course: $(VENV)/dkt.stamp  ## the course's program: simulated data in, outputs/s
 	$(RUN) -m dkt simulate $(COURSE)/data --students 7442
 	$(RUN) examples/course/dkt_lightning.py --data_dir $(COURSE)/data --asset_dir $(COURSE)/asset --model_dir $(COURSE)/models \
 	  --output_dir outputs --lr 0.001 --n_epochs 10
+
+lightgcn: $(VENV)/dkt.stamp  ## the course's LightGCN beside the one that propagates: both AUCs, outputs/lightgcn/submission.csv
+	$(RUN) -m dkt simulate $(LIGHTGCN)/data
+	$(RUN) examples/course/lightgcn.py --data_dir $(LIGHTGCN)/data --model_dir $(LIGHTGCN)/models --output_dir $(LIGHTGCN)
 
 test: $(VENV)/test.stamp  ## the tests; MARKERS="not gpu" adds the slow ones, and after `make everything` those against Lightning
 	$(RUN) -m pytest -q -n $(WORKERS) -m "$(MARKERS)"
