@@ -6,17 +6,22 @@ random state was, and which gradients were pending, so that a resumed run is the
 
 from __future__ import annotations
 
+import random
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from fulgurite.callbacks.callback import Callback
 from fulgurite.core.saving import classes_key, foreign_classes, plain_hparams
 from fulgurite.hooks import overrides
 from fulgurite.results import MetricSource
+from fulgurite.shared_results import merged_slots, merged_states
 from fulgurite.utilities.rank_zero import rank_zero_warn, warn_once
+from fulgurite.utilities.seed import collect_rng_state, restore_rng_state
 from fulgurite.utilities.tree import apply_to_collection
 
 if TYPE_CHECKING:
@@ -48,6 +53,8 @@ def dump(trainer: Trainer, run: Run, loops: Callable[[Run], dict[str, Any]], wei
             checkpoint[run.precision.state_key] = run.precision.state_dict()
         if run.training:
             checkpoint[OURS] = _exact_state(run)
+            if not run.alone:
+                checkpoint[OURS]["ranks"] = run.strategy.gather_objects(of_each_process(run, checkpoint[OURS]))
     _add_hparams(checkpoint, module, trainer.datamodule)
     if not weights_only:
         if trainer.datamodule is not None and (state := trainer.datamodule.state_dict()):
@@ -105,6 +112,72 @@ def _exact_state(run: Run) -> dict[str, Any]:
     if in_window or not run.module.automatic_optimization:
         state["gradients"] = {name: p.grad for name, p in run.module.named_parameters() if p.grad is not None}
     return apply_to_collection(state, Tensor, lambda t: t.detach())  # type: ignore[no-any-return]  # a dict in, a dict out
+
+
+_OF_EACH = ("rng", "loader", "results", "metric_states")
+
+
+def of_each_process(run: Run, state: dict[str, Any]) -> dict[str, Any]:
+    """What differs from process to process: random states, running values, gradients that no step has averaged yet."""
+    names = (*_OF_EACH, "gradients") if run.strategy.keeps_gradients_apart else _OF_EACH
+    own = {name: state[name] for name in names if name in state}
+    return apply_to_collection(own, Tensor, lambda t: t.cpu())  # type: ignore[no-any-return]  # a dict in, a dict out
+
+
+def for_this_process(run: Run, state: dict[str, Any]) -> dict[str, Any]:
+    """The state with what is this process's own; shared out anew where there were more or fewer processes."""
+    ranks, rank, world = state.get("ranks") or [state], run.strategy.global_rank, run.world_size
+    before = state.get("loader", {}).get("world_size", len(ranks))
+    if before == world and len(ranks) == world:
+        return {**state, **ranks[rank]}
+    if len(ranks) == 1 and world == 1 and "ranks" not in state:
+        return state
+    mine = ranks[rank::world]  # several, one or none
+    own = {**state, "results": {"slots": merged_slots([one["results"]["slots"] for one in mine])}}
+    own["metric_states"] = _merged_metrics(run, [one["metric_states"] for one in mine])
+    if "gradients" in state and (run.strategy.keeps_gradients_apart or "ranks" in state):
+        gradients: dict[str, Tensor] = {}
+        for one in mine:
+            for name, gradient in one.get("gradients", {}).items():
+                part = gradient * (world / len(ranks))  # the step averages over the processes of now
+                gradients[name] = gradients[name] + part if name in gradients else part
+        own["gradients"] = gradients
+    if rank < len(ranks):
+        return {**own, "rng": ranks[rank]["rng"]}
+    return {**own, "rng": _other_draws(ranks[0]["rng"], rank)}
+
+
+def _other_draws(state: dict[str, Any], rank: int) -> dict[str, Any]:
+    """The random state of a process that there was not when the checkpoint was saved: as of another seed."""
+    before = collect_rng_state()
+    restore_rng_state(state)
+    seed = int(torch.randint(2**31, ()).item()) + rank
+    random.seed(seed)
+    torch.manual_seed(seed)
+    if (np := sys.modules.get("numpy")) is not None:
+        np.random.seed(seed % 2**32)
+    other = {**state, **collect_rng_state()}
+    restore_rng_state(before)
+    return other
+
+
+def _merged_metrics(run: Run, states: list[dict[str, Any]]) -> dict[str, Any]:
+    merged = {}
+    for name, metric in _metric_objects(run.module):
+        found = [one[name] for one in states if name in one]
+        if not found:
+            continue  # empty, as it is
+        if len(found) > 1 and hasattr(metric, "_reductions"):
+            flat = [{**one["values"], "_update_count": one["update_count"]} for one in found]
+            values = merged_states(metric, flat)
+            found = [{"update_count": values.pop("_update_count"), "values": values}]
+        elif len(found) > 1:
+            rank_zero_warn(
+                f"self.{name} ({type(metric).__name__}) does not declare its states as torchmetrics' do, so those of "
+                "several processes cannot be put together: in this epoch it goes on from one of them."
+            )
+        merged[name] = found[0]
+    return merged
 
 
 def _metric_objects(module: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -176,6 +249,7 @@ def load_training(
     if ours is None:
         run.progress.load_state_dict(progress_of(checkpoint))
         return
+    ours = for_this_process(run, ours)
     run.progress.load_state_dict(ours["progress"])
     run.data.load_state_dict(dict(ours.get("loader", {})))
     for name, state in ours["metric_states"].items():

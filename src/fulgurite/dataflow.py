@@ -175,11 +175,7 @@ class DataFlow:
             return loader
         kind = TrainShare if stage == "train" else EvalShare
         share = share_of(loader, kind, strategy.global_rank, strategy.world_size, strategy.broadcast)
-        if loader.batch_sampler is not None:
-            return _with_batch_sampler(loader, share)
-        twin = copy.copy(loader)
-        twin.__dict__["sampler"] = share
-        return twin
+        return _with_share(loader, share)
 
     def reload_if_due(self) -> None:
         """Ask for the loaders again every `reload_dataloaders_every_n_epochs` epochs."""
@@ -212,6 +208,8 @@ class DataFlow:
 
     def _fresh(self, epoch: int) -> Iterator[Any]:
         set_epoch(self.train, epoch)
+        if (share := _share(self.train)) is not None:
+            share.begin()
         self.rng = {"open": self.draw_state()}  # a sampler draws its seed here, or at the first batch: two states
         return self._iterator(self.train)
 
@@ -227,7 +225,7 @@ class DataFlow:
     def _with_last(self, batches: Iterator[Any], done: int = 0) -> Batches:
         limit = self.train_batches_count
         self.rng["first"] = self.draw_state()
-        if self.run.world_size > 1:
+        if self.run.world_size > 1 or _share(self.train) is not None:
             return self._together(batches, done)
         if self._ahead is not None:
             return self._told_by_sampler(batches, done)
@@ -259,6 +257,8 @@ class DataFlow:
 
     def _parts_of_share(self, batches: Iterator[Any], share: TrainShare, done: int) -> Batches:
         limit, i = self.train_batches_count, done
+        if share.start and self.run.trainer.limit_train_batches == 1.0:
+            limit = math.inf  # the rest of an epoch has as many batches as this number of processes makes of it
         for batch in batches:
             i += 1
             part = share.parts.popleft()
@@ -350,8 +350,15 @@ class DataFlow:
             for _ in range(skip):
                 next(following)
             return following
+        share = self._share_to_go_on(saved)
         self.restore_draws(saved["open"])
-        share = _share(self.train)
+        if share is not None and (saved.get("world_size", 1) != self.run.world_size or saved.get("start")):
+            self.restore_draws(saved["first"])
+            share.go_on(saved["taken"], skip)
+            following = self._with_last(self._iterator(self.train), skip)
+            self.rng = saved
+            self.restore_draws(now)
+            return following
         if _skips_in_sampler(self.train):  # the skipped items are not even loaded
             batches, indices = self._iterator_and_indices(self.train)
             self.restore_draws(saved["first"])
@@ -372,6 +379,32 @@ class DataFlow:
         self.restore_draws(now)
         return following
 
+    def _share_to_go_on(self, saved: dict[str, Any]) -> TrainShare | None:
+        """What counts samples in the order of all processes; one process needs it where several began the epoch."""
+        share, before = _share(self.train), saved.get("world_size", 1)
+        if before == self.run.world_size and not saved.get("start"):
+            return share  # type: ignore[no-any-return]  # of a training loader
+        if share is None and can_share(self.train) and saved.get("taken") is not None:
+            share = share_of(self.train, TrainShare, 0, 1, lambda order: order)
+            self.train = _with_share(self.train, share)
+        if share is None or saved.get("taken") is None:
+            rank_zero_warn(
+                f"this epoch was begun by {before} processes and goes on with {self.run.world_size}, and its loader is "
+                "not shared out by the trainer: each process leaves out as many batches as each had taken."
+            )
+            return None
+        return share  # type: ignore[no-any-return]  # of a training loader
+
+    def _taken(self) -> int | None:
+        """How much of the loader's order is done, counted in samples, or in batches of the user's own sampler."""
+        share, batches = _share(self.train), self.run.progress.batch
+        if share is not None:
+            return share.taken(batches)  # type: ignore[no-any-return]  # of a training loader
+        if not can_share(self.train):
+            return None
+        own = self.train.batch_sampler
+        return batches * own.batch_size if type(own) is BatchSampler else batches
+
     def _iterator_and_indices(self, loader: DataLoader[Any]) -> tuple[Iterator[Any], Iterator[Any]]:
         """The loader's iterator, and the iterator of index batches that feeds it."""
         sampler, self._ahead = loader.batch_sampler, None
@@ -383,7 +416,9 @@ class DataFlow:
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint in mid-epoch needs to open this epoch's loader again."""
-        state = dict(self.rng)
+        share = _share(self.train)
+        state = {**self.rng, "world_size": self.run.world_size, "taken": self._taken()}
+        state["start"] = 0 if share is None else share.start
         if _is_stateful(self.train):
             state["loader"] = self.train.state_dict()
         return state
@@ -581,6 +616,14 @@ def _with_batch_sampler(loader: DataLoader[Any], batch_sampler: Any) -> DataLoad
     """A twin of the loader, sharing data set and workers' settings; DataLoader forbids assigning its sampler."""
     twin = copy.copy(loader)
     twin.__dict__["batch_sampler"] = batch_sampler
+    return twin
+
+
+def _with_share(loader: DataLoader[Any], share: Any) -> DataLoader[Any]:
+    if loader.batch_sampler is not None:
+        return _with_batch_sampler(loader, share)
+    twin = copy.copy(loader)
+    twin.__dict__["sampler"] = share
     return twin
 
 

@@ -212,7 +212,8 @@ class Run:
     def take(self, part: Part) -> None:
         """What the next batch counts in the step of all processes."""
         self.part = part
-        cast(SharedResults, self.train_results).own_batches += part.mine > 0
+        if not self.alone:
+            cast(SharedResults, self.train_results).own_batches += part.mine > 0
         self.factor = 1.0 if part.mine * self.world_size == part.total else part.mine * self.world_size / part.total
 
     def signal_name(self) -> str | None:

@@ -90,7 +90,21 @@ class TrainShare(Share):
     its own.
     """
 
-    start = 0  # samples (or batches) of this epoch that were taken before a resume
+    start = start_batch = 0  # samples (or batches of a sampler), and batches, of this epoch taken before a resume
+    rest: Iterator[Any] | None = None  # of the order, where the epoch was begun by another number of processes
+
+    def begin(self) -> None:
+        """A new epoch."""
+        self.start, self.start_batch, self.rest = 0, 0, None
+
+    def go_on(self, taken: int, batches: int) -> None:
+        """The rest of an epoch: the order is drawn now, and what was taken is left out."""
+        self.rest = self.told()
+        self.start, self.start_batch = sum(1 for _ in islice(self.rest, taken)), batches
+
+    def taken(self, batches: int) -> int:
+        """How much of the order all processes have taken after so many batches of the epoch."""
+        return self.start + (batches - self.start_batch) * self.unit
 
     @property
     def unit(self) -> int:
@@ -99,7 +113,7 @@ class TrainShare(Share):
 
     def __iter__(self) -> Iterator[Any]:
         self.parts: deque[Part] = deque()
-        order = islice(self.told(), self.start, None)
+        order, self.rest = self.rest or self.told(), None
         group = list(islice(order, self.unit))
         while group:
             if self.drop_last and self.batch_size is not None and len(group) < self.unit:

@@ -220,7 +220,7 @@ def _merged(metrics: list[Any], strategy: Any) -> Iterator[list[Any]]:
     try:
         for i, part in enumerate(parts):
             device = strategy.root_device
-            for name, value in _merge(part, [states[i] for states in told]).items():
+            for name, value in merged_states(part, [states[i] for states in told]).items():
                 setattr(part, name, apply_to_collection(value, Tensor, lambda t: t.to(device)))  # noqa: B023  used at once
             part._computed = None
         for metric in metrics:
@@ -255,7 +255,7 @@ def _state(part: Any) -> dict[str, Any]:
     return {**{name: getattr(part, name) for name in part._defaults}, "_update_count": part._update_count}
 
 
-def _merge(part: Any, states: list[dict[str, Any]]) -> dict[str, Any]:
+def merged_states(part: Any, states: list[dict[str, Any]]) -> dict[str, Any]:
     """One state of several; of those that were never updated, only where none was."""
     states = [state for state in states if state["_update_count"]] or states[:1]
     merged: dict[str, Any] = {"_update_count": sum(state["_update_count"] for state in states)}
@@ -285,3 +285,21 @@ def _of_foreign(metric: Any, own: Any, strategy: Any) -> Any:
     )
     values = [torch.as_tensor(other.compute(), dtype=torch.float64) for other in others]
     return torch.stack(values).mean().to(torch.get_default_dtype())
+
+
+def merged_slots(states: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The saved running values of several processes as those of one."""
+    merged: dict[Key, dict[str, Any]] = {}
+    for saved in (slot for slots in states for slot in slots):
+        known = merged.setdefault(tuple(saved["key"]), saved)
+        if known is saved or saved["total"] is None:
+            continue
+        reduce = Options(*saved["options"]).reduce
+        if known["total"] is None:
+            total = saved["total"]
+        elif reduce in ("mean", "sum"):
+            total = known["total"] + saved["total"]
+        else:
+            total = (torch.minimum if reduce == "min" else torch.maximum)(known["total"], saved["total"])
+        merged[tuple(saved["key"])] = {**known, "total": total, "weight": known["weight"] + saved["weight"]}
+    return list(merged.values())

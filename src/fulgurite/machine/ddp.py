@@ -61,6 +61,7 @@ class DDPStrategy(DistributedStrategy):
     """
 
     compares_calls = True
+    keeps_gradients_apart = True
 
     def __init__(
         self,

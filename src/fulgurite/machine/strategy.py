@@ -58,6 +58,7 @@ class Strategy:
     local_rank = 0
     node_rank = 0
     num_processes = 1  # on this machine
+    keeps_gradients_apart = False  # of a window of accumulation: each process its own, until the step
     by_itself = False  # an exception ends this process alone: it must wait for no other
     parallel_devices: list[torch.device] | None = None
     launcher: Any = None  # starts the processes that nobody has started; None where they are there
