@@ -196,7 +196,7 @@ class DistributedStrategy(Strategy):
         groups = [dist.group.WORLD]
         if compared:
             set_debug_level(before)
-            self.gradient_group = dist.new_group(timeout=timeout)
+            DistributedStrategy.gradient_group = dist.new_group(timeout=timeout)  # of all trainers of this process
             groups.append(self.gradient_group)
         watchdog.begin(self.global_rank, self.world_size, self.timeout, groups)
 
@@ -204,6 +204,7 @@ class DistributedStrategy(Strategy):
         """Leave the group, at the end of the process."""
         watchdog.end()
         atexit.unregister(self.destroy)
+        DistributedStrategy.gradient_group = None
         if dist.is_initialized():
             dist.destroy_process_group()
 
