@@ -43,7 +43,8 @@ def fitted(folder="", ckpt_path=None, p=0.3, batch_size=12 // WORLD_SIZE, n=53, 
     trainer = pl.Trainer(**{**QUIET, "max_epochs": 2}, devices=WORLD_SIZE, accumulate_grad_batches=accumulate,
                          callbacks=[saves], gradient_clip_val=0.5)
     data = samples(n)
-    train = DataLoader(Stream(data, RANK, WORLD_SIZE), batch_size) if stream else DataLoader(data, batch_size, shuffle=True)
+    data = Stream(data, RANK, WORLD_SIZE) if stream else data
+    train = DataLoader(data, batch_size, shuffle=None if stream else True)
     trainer.fit(model, train, DataLoader(samples(7, 5), 2), ckpt_path=ckpt_path)
     return {"weights": torch.cat([x.detach().flatten() for x in model.parameters()]), "metrics": saves.metrics,
             "seen": model.seen, "counters": trainer.progress.state_dict(), "rng": torch.get_rng_state()}
