@@ -71,6 +71,25 @@ def manual(**flags: Any) -> Any:
     return fit(model, **flags)
 
 
+class SharedMetric(BoringModel):
+    """One metric object, whatever loader a batch is from."""
+
+    class Mean(torch.nn.Module):
+        def update(self, value: Any) -> None: ...
+
+        def compute(self) -> Any:
+            return torch.zeros(())
+
+        def reset(self) -> None: ...
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = self.Mean()
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
+        self.log("x", self.mean)
+
+
 class Foreign:
     """A class of the user's own, which a safe load must not build."""
 
@@ -383,6 +402,11 @@ TABLE: dict[str, Row] = {
         lambda: fit(with_(on_train_batch_end=lambda self, *a: self.log("x", torch.ones(2)))),
         ValueError,
         "x|2|mean()",
+    ),
+    "log one metric object for two loaders": (
+        lambda: trainer().validate(SharedMetric(), [loader(), loader()]),
+        MisconfigurationException,
+        "self.mean|x/dataloader_idx_0|x/dataloader_idx_1|nn.ModuleList|add_dataloader_idx=False",
     ),
     "log one name in two ways": (
         lambda: fit(with_(on_train_batch_end=lambda self, *a: [self.log("x", 1.0), self.log("x", 1.0, on_epoch=True)])),

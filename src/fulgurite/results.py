@@ -233,8 +233,22 @@ class Results:
                     f"module, so it would not move to the module's device nor be saved. "
                     f"Assign it in __init__, e.g. self.{name.replace('/', '_')} = {type(value).__name__}(...)."
                 )
+            if options.add_dataloader_idx and self.loader is not None:
+                self._refuse_shared_metric(slot)
         self.slots[fx, name, self.loader] = slot
         return slot
+
+    def _refuse_shared_metric(self, slot: Slot) -> None:
+        """One object cannot keep the values of two loaders apart."""
+        for other in self.slots.values():
+            if other.metric is slot.metric and other.loader not in (None, slot.loader):
+                attribute = self.run.attribute_of(slot.metric)
+                raise MisconfigurationException(
+                    f"self.{attribute} is logged as {other.name!r} and as {slot.name!r} ({slot.where}): the one object "
+                    f"would mix the values of both loaders. Keep one for each, self.{attribute} = "
+                    "nn.ModuleList([...]), and log the one at dataloader_idx; or log the value over all loaders with "
+                    "add_dataloader_idx=False."
+                )
 
     def _options(self, fx: str, name: Any, value: Any, raw: tuple[Any, ...]) -> Options:
         prog_bar, logger, on_step, on_epoch, reduce_fx, _, sync_dist, add_idx, rank_zero_only = raw
