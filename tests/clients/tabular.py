@@ -1,5 +1,5 @@
 # /// script
-# dependencies = ["pytorch-tabular==1.2.0", "torch==2.13.0"]
+# dependencies = ["pytorch-tabular==1.2.0", "requests", "torch==2.13.0"]
 # ///
 """pytorch-tabular: a network with category embeddings on a made-up table, saved, loaded and predicting."""
 

@@ -27,9 +27,11 @@ VERSION = "2.6.6"  # of Lightning, whose names these are
 PYTORCH: dict[str, str] = {
     "": ".",
     "accelerators.accelerator": ".accelerators",
-    "accelerators.cpu": ".accelerators",
+    "accelerators.cpu": ".accelerators .compat.internals",
     "accelerators.cuda": ".accelerators .compat.internals",
     "accelerators.mps": ".accelerators",
+    "callbacks.progress.progress_bar": ".callbacks.progress.progress_bar .compat.internals",
+    "callbacks.progress.tqdm_progress": ".callbacks.progress.tqdm_progress .compat.internals",
     "callbacks.progress.base": ".callbacks.progress.progress_bar",
     "core.hooks": ".compat.internals",
     "core.mixins": ".core.hparams",
@@ -37,7 +39,10 @@ PYTORCH: dict[str, str] = {
     "core.optimizer": ".optimizers .compat.internals",
     "core.saving": ".core.saving .compat.internals",
     "demos": ".demos.boring_classes",
+    "loggers.logger": ".loggers.logger .compat.internals",
     "loggers.utilities": ".compat.internals",
+    "loggers.mlflow": ".loggers.mlflow .compat.internals",
+    "core.module": ".core.module .compat.internals",
     "loops": ".compat.internals",
     "loops.evaluation_loop": ".compat.internals",
     "loops.fit_loop": ".compat.internals",
@@ -62,6 +67,7 @@ PYTORCH: dict[str, str] = {
     "plugins.precision": ".plugins",
     "plugins.precision.amp": ".plugins",
     "plugins.precision.double": ".plugins",
+    "plugins.precision.fsdp": ".plugins",
     "plugins.precision.half": ".plugins",
     "plugins.precision.precision": ".plugins",
     "strategies.ddp": ".strategies",
@@ -95,7 +101,7 @@ PYTORCH: dict[str, str] = {
     "utilities.imports": ".utilities.imports .compat.internals",
     "utilities.model_helpers": ".utilities.model_helpers .compat.internals",
     "utilities.model_summary": ".utilities.model_summary",
-    "utilities.model_summary.model_summary": ".utilities.model_summary",
+    "utilities.model_summary.model_summary": ".utilities.model_summary .compat.internals",
     "utilities.parsing": ".utilities.parsing .compat.internals",
     "utilities.signature_utils": ".compat.internals",
     "utilities.types": ".utilities.types .compat.internals",
@@ -140,6 +146,7 @@ FABRIC: dict[str, str] = {
     "accelerators.accelerator": ".accelerators",
     "plugins.precision.amp": ".plugins",
     "plugins.precision.double": ".plugins",
+    "plugins.precision.fsdp": ".plugins",
     "plugins.precision.half": ".plugins",
     "plugins.precision.precision": ".plugins",
     "strategies.ddp": ".strategies",
@@ -158,7 +165,7 @@ FABRIC: dict[str, str] = {
     "plugins": ".plugins .machine.environments",
     "plugins.environments": ".machine.environments",
     "plugins.environments.cluster_environment": ".machine.environments",
-    "plugins.environments.lightning": ".machine.environments",
+    "plugins.environments.lightning": ".machine.environments .compat.internals",
     "plugins.environments.slurm": ".machine.environments",
     "plugins.environments.torchelastic": ".machine.environments",
     "plugins.io": ".plugins",
@@ -268,6 +275,36 @@ _LACKING: dict[str, str] = {
     "mnist_datamodule transformer lstm MNISTDataModule LightningTransformer WikiText2": (
         "use fulgurite.demos.boring_classes for a model and data that need no download."
     ),
+    "serve ServableModule ServableModuleValidator": "export the module with to_onnx or torch.export and serve that.",
+    "migration migrate_checkpoint pl_legacy_patch": "old checkpoints are read as they are.",
+    "model_registry download_model_from_registry find_model_local_ckpt_path": "pass the path of a checkpoint file.",
+    "AbstractClosure OutputResult ManualResult RestartStage check_finite_loss": (
+        "there are no loop classes: the loop is fulgurite/loop.py; override optimizer_step or use callbacks."
+    ),
+    "BatchesProcessedColumn CustomBarColumn CustomInfiniteTask CustomProgress CustomTimeColumn MetricsTextColumn"
+    " ProcessingSpeedColumn": "override RichProgressBar.configure_columns and return columns of rich.progress.",
+    "RegisterRecordFunction ScheduleWrapper": "pass schedule= and record_module_names= to PyTorchProfiler.",
+    "LightningDoublePrecisionModule": "write precision='64-true'.",
+    "UnrepeatedDistributedSampler UnrepeatedDistributedSamplerWrapper DistributedSamplerWrapper prepare_for_backward": (
+        "leave it out: the trainer shares out data itself, in the sampler's order, and never pads evaluation."
+    ),
+    "kubeflow lsf mpi": "processes are started by torchrun, SLURM or the trainer.",
+    "ACCELERATOR_REGISTRY STRATEGY_REGISTRY call_register_accelerators registry connector dp": (
+        "there is no registry: pass a name such as strategy='ddp', or an object of fulgurite.strategies."
+    ),
+    "Throughput": "use fulgurite.callbacks.ThroughputMonitor.",
+    "get_available_flops": "pass ThroughputMonitor(available_flops=...) the figure of the device's data sheet.",
+    "LightningLSTM SequenceSampler SimpleLSTM Transformer": (
+        "use fulgurite.demos.boring_classes for a model and data that need no download."
+    ),
+    "LIGHTNING_LOGO cli_lightning_logo": "nothing here advertises.",
+    "get_nvidia_gpu_stats get_device_stats": "use CUDAAccelerator().get_device_stats(device).",
+    "get_torchvision_model": "write getattr(torchvision.models, name)(weights=weights).",
+    "wrapper": "subclass TorchCheckpointIO.",
+    "HPUAccelerator HPUCheckpointIO HPUParallelStrategy HPUPrecisionPlugin SingleHPUStrategy SingleTPUStrategy"
+    " TPUBf16PrecisionPlugin TPUPrecisionPlugin XLABf16PrecisionPlugin TPUBf16Precision TPUPrecision"
+    " XLABf16Precision": ("these devices are not supported: use accelerator='auto', devices=1."),
+    "FSDPMixedPrecisionPlugin": "write strategy='fsdp', precision='bf16-mixed'.",
 }
 LACKING = {name: line for names, line in _LACKING.items() for name in names.split()}
 

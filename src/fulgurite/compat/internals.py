@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import csv
 import inspect
-from collections.abc import Callable
+import math
+import socket
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -12,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fulgurite.accelerators import find_usable_cuda_devices
+from fulgurite.callbacks.device_stats_monitor import cpu_stats
 from fulgurite.compat import loops
 from fulgurite.compat.era import say
 from fulgurite.core.datamodule import LightningDataModule
@@ -48,6 +53,16 @@ _Progress = _BatchProgress = loops.TotalAndCurrent
 _DataLoaderSource = loops.DataSource
 _ResultCollection = Results
 _collect_rng_states, _set_rng_states = collect_rng_state, restore_rng_state
+
+
+FLOAT16_EPSILON = float(torch.finfo(torch.float16).eps)
+FLOAT32_EPSILON = float(torch.finfo(torch.float32).eps)
+FLOAT64_EPSILON = float(torch.finfo(torch.float64).eps)
+PARAMETER_NUM_UNITS = [" ", "K", "M", "B", "T"]
+CHECKPOINT_PAST_HPARAMS_KEYS = ("hparams", "module_arguments")
+LOCAL_FILE_URI_PREFIX = "file:"
+CollectibleGroup = Optimizable = Steppable = MODULE_OPTIMIZERS = Any
+DistributedDataParallel = torch.nn.parallel.DistributedDataParallel
 
 
 class LightningEnum(str, Enum):
@@ -175,7 +190,50 @@ def _atomic_save(checkpoint: dict[str, Any], filepath: str | Path) -> None:
     torch.save(checkpoint, filepath)
 
 
+def load_hparams_from_tags_csv(tags_csv: str | Path) -> dict[str, Any]:
+    """Hyper-parameters of the 0.x era, which stood in meta_tags.csv."""
+    if not Path(tags_csv).is_file():
+        rank_zero_warn(f"Missing Tags: {tags_csv}.")
+        return {}
+    with Path(tags_csv).open(newline="") as file:
+        return {row["key"]: _literal(row["value"]) for row in csv.DictReader(file)}
+
+
+def save_hparams_to_tags_csv(tags_csv: str | Path, hparams: Any) -> None:
+    with Path(tags_csv).open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("key", "value"))
+        writer.writerows(_convert_params(hparams).items())
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+convert = _literal
+
+
+def update_hparams(hparams: dict[str, Any], updates: dict[str, Any]) -> None:
+    """Overwrite values of a nested dictionary with those of another."""
+    for name, value in updates.items():
+        if isinstance(value, dict) and isinstance(hparams.get(name), dict):
+            update_hparams(hparams[name], value)
+        else:
+            hparams[name] = value
+
+
 # data
+def has_len_all_ranks(dataloader: Any, *args: Any, **kwargs: Any) -> bool:
+    """Whether a loader's length is known."""
+    try:
+        return len(dataloader) >= 0
+    except (TypeError, NotImplementedError):
+        return False
+
+
 def has_iterable_dataset(dataloader: object) -> bool:
     return isinstance(getattr(dataloader, "dataset", None), torch.utils.data.IterableDataset)
 
@@ -256,6 +314,36 @@ def _add_prefix(metrics: dict[str, T], prefix: str, separator: str) -> dict[str,
     return {f"{prefix}{separator}{k}" if prefix else k: v for k, v in metrics.items()}
 
 
+def merge_dicts(
+    dicts: Sequence[dict[str, Any]],
+    agg_key_funcs: dict[str, Callable[[Sequence[Any]], Any]] | None = None,
+    default_func: Callable[[Sequence[Any]], Any] = lambda values: sum(values) / len(values),
+) -> dict[str, Any]:
+    """One dictionary of several: the values of each key averaged, or taken together by a function of the key's own."""
+    own = agg_key_funcs or {}
+    merged: dict[str, Any] = {}
+    for key in dict.fromkeys(key for d in dicts for key in d):
+        values = [d[key] for d in dicts if key in d]
+        nested = isinstance(values[0], dict)
+        merged[key] = (
+            merge_dicts(values, own.get(key), default_func) if nested else own.get(key, default_func)(values)  # type: ignore[arg-type]  # of a nested key they are a dictionary
+        )
+    return merged
+
+
+def get_standard_metrics(trainer: Any) -> dict[str, int | str]:
+    """What a bar shows by itself: the version of the loggers."""
+    version = _version(trainer.loggers) if trainer.loggers else ""
+    if version in ("", None):
+        return {}
+    return {"v_num": version[-4:] if isinstance(version, str) else version}
+
+
+def convert_inf(x: int | float | None) -> int | float | None:
+    """tqdm's name of an unknown total: None."""
+    return None if x is None or math.isinf(x) or math.isnan(x) else x
+
+
 def _version(loggers: list[Any], separator: str = "_") -> int | str:
     versions = dict.fromkeys(str(logger.version) for logger in loggers)
     return loggers[0].version if len(loggers) == 1 else separator.join(versions)
@@ -271,6 +359,32 @@ def num_cuda_devices() -> int:
 
 def is_cuda_available() -> bool:
     return torch.cuda.is_available()
+
+
+def get_cpu_stats() -> dict[str, float]:
+    return cpu_stats()
+
+
+def find_free_network_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("", 0))
+        return int(free.getsockname()[1])
+
+
+def save_hyperparameters(
+    obj: Any, *args: Any, ignore: Any = None, frame: Any = None, given_hparams: Any = None
+) -> None:
+    """The method of the same name, as a function."""
+    frame = frame or inspect.currentframe().f_back  # type: ignore[union-attr]  # CPython has frames
+    obj.save_hyperparameters(*args, ignore=ignore, frame=frame)
+
+
+def parse_class_init_keys(cls: type) -> tuple[str, str | None, str | None]:
+    """How `__init__` of a class calls self, *args and **kwargs."""
+    first, *rest = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]  # of a class
+    names = {p.kind: p.name for p in rest}
+    return first.name, names.get(first.VAR_POSITIONAL), names.get(first.VAR_KEYWORD)
 
 
 def clean_namespace(hparams: dict[str, Any]) -> None:

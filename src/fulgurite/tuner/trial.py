@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 def quiet(trainer: Trainer, callbacks: list[Callback]) -> Trainer:
     """A trainer with the same settings and strategy, and its own counters, metrics and callbacks; it writes nowhere."""
     done = trainer.progress
-    quiet = copy.copy(trainer)
+    quiet = object.__new__(type(trainer))
+    quiet.__dict__.update(trainer.__dict__)  # not copy.copy, which leaves out what belongs to the run under way
     quiet.callbacks = callbacks
     quiet._loggers = [DummyLogger()] if trainer.loggers else []
     quiet._active_profiler = None
