@@ -34,6 +34,7 @@ class Items:
     count: Floats  # answers behind it
     skill_rate: Floats
     ease: Floats  # log-odds of a right answer of an average student
+    question_ease: Floats  # what the question itself adds to that: the Rasch scalar; 0 where it was not seen
 
     def __getitem__(self, rows: Any) -> Items:
         return Items(*(getattr(self, column.name)[rows] for column in fields(self)))
@@ -106,6 +107,7 @@ class Bank:
             self.question_count[question],
             skill_rate,
             self.mean + (self.skill_ease[skills] * share).sum(1) + self.question_ease[question],
+            self.question_ease[question],
         )
 
 
@@ -186,6 +188,7 @@ FEATURES: dict[str, Callable[[Now], npt.NDArray[Any]]] = {
     "item_count": lambda now: now.item.count,
     "skill_rate": lambda now: now.item.skill_rate,
     "item_ease": lambda now: now.item.ease,
+    "question_ease": lambda now: now.item.question_ease,
     # who is asked
     "student_count": lambda now: now.of_student(now.past.count),
     "student_rate": lambda now: (
@@ -335,17 +338,19 @@ class FeatureSet:
 
 
 class NetFeatures(FeatureSet):
-    """The same features as a net takes them: of mean 0 and deviation 1, 0 where unknown, without the skill's number."""
+    """The features `names` as a net takes them: of mean 0 and deviation 1, 0 where unknown."""
 
-    SIZE = len(NAMES) - 1
+    ALL = tuple(name for name in NAMES if name != "skill")  # nets have embeddings of skills
+    SCALAR = "question_ease"
 
-    def __init__(self, folds: int = 10, seed: int = 0) -> None:
+    def __init__(self, names: Sequence[str] = ALL, folds: int = 10, seed: int = 0) -> None:
         super().__init__(folds, seed)
-        self.mean = np.zeros(self.SIZE, dtype=np.float32)
-        self.deviation = np.ones(self.SIZE, dtype=np.float32)
+        self.names = tuple(names)
+        self.mean = np.zeros(len(self.names), dtype=np.float32)
+        self.deviation = np.ones(len(self.names), dtype=np.float32)
 
     def fit_transform(self, answers: Answers, starts: Ints, lengths: Ints) -> npt.NDArray[np.float32]:
-        table = _tamed(super().fit_transform(answers, starts, lengths))
+        table = _tamed(super().fit_transform(answers, starts, lengths), self.names)
         known = np.where(np.isnan(table), 0, 1).sum(0)
         total = np.nansum(table, axis=0, dtype=np.float64)
         square = np.nansum(np.square(table, dtype=np.float64), axis=0)
@@ -359,7 +364,7 @@ class NetFeatures(FeatureSet):
 
     def scaled(self, table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Rows of causal features as a net takes them."""
-        return self._scaled(_tamed(table))
+        return self._scaled(_tamed(table, self.names))
 
     def _scaled(self, table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         scaled = np.clip((table - self.mean) / self.deviation, -5, 5)
@@ -374,15 +379,15 @@ class NetFeatures(FeatureSet):
         self.deviation = np.array(state["deviation"], dtype=np.float32)
 
 
-def _tamed(table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Without the skill's number, and counts as logarithms: a net likes no long tails."""
-    table = table.copy()
-    for name in ("item_count", "student_count", "student_skill_count", "steps_since_skill", "attempts"):
-        column = NAMES.index(name)
-        table[:, column] = np.log1p(table[:, column])
-    streak = table[:, NAMES.index("streak")]
-    table[:, NAMES.index("streak")] = np.sign(streak) * np.log1p(np.abs(streak))
-    return np.delete(table, NAMES.index("skill"), axis=1)
+def _tamed(table: npt.NDArray[np.float32], names: Sequence[str]) -> npt.NDArray[np.float32]:
+    """The columns `names`, counts as logarithms: a net likes no long tails."""
+    table = table[:, [NAMES.index(name) for name in names]]
+    for column, name in enumerate(names):
+        if name in ("item_count", "student_count", "student_skill_count", "steps_since_skill", "attempts"):
+            table[:, column] = np.log1p(table[:, column])
+        elif name == "streak":
+            table[:, column] = np.sign(table[:, column]) * np.log1p(np.abs(table[:, column]))
+    return table
 
 
 class LiveFeatures:

@@ -20,6 +20,7 @@ from dkt.models.nets import NETS
 from fulgurite.utilities.types import OptimizerLRScheduler
 
 EASE = "question_ease.weight"
+SCALARS = ("learned", "out-of-fold")
 EASE_STEP = 4.0  # a question is met in few batches, so its scalar takes longer steps: valid AUC 0.826 -> 0.831
 
 
@@ -27,7 +28,8 @@ class DktTask(pl.LightningModule):
     """Training and scoring of a net; a checkpoint of it holds the ids it knows, so that it can predict on any file.
 
     `settings` are the net's own. `loss_of_ease` pulls each question's difficulty towards its skill's, so that a
-    question seen once is not trusted. With `features` the net also reads the causal features of each row.
+    question seen once is not trusted. With `features` the net also reads the causal features of each row. `scalar` says
+    where each question's number comes from: "learned" with the net, or "out-of-fold", from other students' answers.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class DktTask(pl.LightningModule):
         lr: float = 6e-3,
         loss_of_ease: float = 0.01,
         features: bool = False,
+        scalar: str = "learned",
         protocol: str = "akt",
         **settings: Any,
     ) -> None:
@@ -48,9 +51,18 @@ class DktTask(pl.LightningModule):
         self.lr = lr
         self.loss_of_ease = loss_of_ease
         self.protocol = protocol
-        self.features = NetFeatures() if features else None
-        n_features = NetFeatures.SIZE if features else 0
-        self.model = NETS[net](n_skills, n_questions, n_features=n_features, **settings)
+        if scalar not in SCALARS:
+            raise ValueError(f"scalar={scalar!r} is unknown; choose one of {', '.join(SCALARS)}.")
+        given = scalar == "out-of-fold" and n_questions > 0
+        names = NetFeatures.ALL if features else (NetFeatures.SCALAR,) if given else ()
+        self.features = NetFeatures(names) if names else None
+        self.model = NETS[net](
+            n_skills,
+            n_questions,
+            n_features=len(names),
+            scalar_column=names.index(NetFeatures.SCALAR) if given else None,
+            **settings,
+        )
         self.penalised = hasattr(self.model, "penalty")
         self.vocabulary = Vocabulary([], [])
         self._seen: list[tuple[Tensor, Tensor, Tensor]] = []

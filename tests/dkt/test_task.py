@@ -57,7 +57,7 @@ def test_a_checkpoint_is_plain_data_and_knows_its_skills_and_questions(answers, 
 
 def test_without_rasch_there_is_no_scalar_of_a_question(answers):
     task = DktTask.for_training(answers, rasch=False)
-    assert task.model.question_ease is None
+    assert task.model.scalar is None
     assert task.vocabulary.questions == []
 
 

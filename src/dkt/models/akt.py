@@ -130,9 +130,10 @@ class AKTNet(nn.Module):
         heads: int = 4,
         blocks: int = 1,
         n_features: int = 0,
+        scalar_column: int | None = None,
     ) -> None:
         super().__init__()
-        self.inputs = Inputs(n_skills, n_questions, dim, n_features)
+        self.inputs = Inputs(n_skills, n_questions, dim, n_features, scalar_column)
 
         def block(wide: int, strict: bool) -> Block:
             return Block(DecayingAttention(dim, heads, dropout, strict), dim, wide, dropout)
@@ -151,4 +152,4 @@ class AKTNet(nn.Module):
         for block, retriever in zip(self.of_questions, self.retrievers, strict=True):
             x_BTD = block(x_BTD, x_BTD, x_BTD)
             x_BTD = retriever(x_BTD, x_BTD, y_BTD)
-        return cast(Tensor, self.head(x_BTD, asked_BTD) + self.inputs.ease(question))
+        return cast(Tensor, self.head(x_BTD, asked_BTD) + self.inputs.ease(question, features))

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dkt.models.parts import FeatureHead, mean_of_skills, shares, shifted, small_embedding
+from dkt.models.parts import FeatureHead, Scalar, mean_of_skills, shares, shifted, small_embedding
 
 CELLS: dict[str, type[nn.LSTM] | type[nn.GRU]] = {"lstm": nn.LSTM, "gru": nn.GRU}
 
@@ -30,6 +30,7 @@ class DKTNet(nn.Module):
         dropout: float = 0.2,
         cell: str = "lstm",
         n_features: int = 0,
+        scalar_column: int | None = None,
     ) -> None:
         super().__init__()
         if cell not in CELLS:
@@ -46,10 +47,10 @@ class DKTNet(nn.Module):
         self.ease = nn.Parameter(torch.zeros(()))
         self.skill_ease = nn.Embedding(n_skills + 1, 1, padding_idx=0)
         nn.init.zeros_(self.skill_ease.weight)
-        self.question_ease = nn.Embedding(n_questions + 1, 1, padding_idx=0) if n_questions else None
-        if self.question_ease is not None:
-            nn.init.zeros_(self.question_ease.weight)
-        self.of_features = FeatureHead(n_features, hidden, dim, dropout) if n_features else None
+        has_scalar = n_questions or scalar_column is not None
+        self.scalar = Scalar(n_questions, scalar_column) if has_scalar else None
+        others = n_features > (scalar_column is not None)
+        self.of_features = FeatureHead(n_features, hidden, dim, dropout) if others else None
 
     def forward(self, skill: Tensor, answer: Tensor, question: Tensor, features: Tensor) -> Tensor:
         """Logits [B, T] for `skill` [B, T, K], `question` [B, T], given `answer` [B, T] of the steps before each."""
@@ -72,8 +73,8 @@ class DKTNet(nn.Module):
         share_BTK1 = shares(skill)
         logit = (h_BTH * mean_of_skills(self.asked(skill), share_BTK1)).sum(-1)
         logit = logit + self.ease + mean_of_skills(self.skill_ease(skill), share_BTK1).squeeze(-1)
-        if self.question_ease is not None:
-            logit = logit + self.question_ease(question).squeeze(-1)
+        if self.scalar is not None:
+            logit = logit + self.scalar(question, features).squeeze(-1)
         if self.of_features is not None:
             logit = logit + self.of_features(features, h_BTH)
         return logit

@@ -24,9 +24,10 @@ class DKVMNNet(nn.Module):
         dropout: float = 0.1,
         slots: int = 20,
         n_features: int = 0,
+        scalar_column: int | None = None,
     ) -> None:
         super().__init__()
-        self.inputs = Inputs(n_skills, n_questions, dim, n_features)
+        self.inputs = Inputs(n_skills, n_questions, dim, n_features, scalar_column)
         self.keys = nn.Linear(dim, slots, bias=False)
         self.memory = nn.Parameter(0.1 * torch.randn(slots, dim))
         self.erase, self.add = nn.Linear(dim, dim), nn.Linear(dim, dim)
@@ -43,4 +44,4 @@ class DKVMNNet(nn.Module):
         for w, e, a in zip(weight_BTN1.unbind(1), erase_BT1D.unbind(1), add_BT1D.unbind(1), strict=True):
             read.append((w * memory_BND).sum(1))
             memory_BND = memory_BND + w * (a - e * memory_BND)
-        return cast(Tensor, self.head(torch.stack(read, dim=1), asked_BTD) + self.inputs.ease(question))
+        return cast(Tensor, self.head(torch.stack(read, dim=1), asked_BTD) + self.inputs.ease(question, features))

@@ -25,9 +25,10 @@ class LastQueryNet(nn.Module):
         dropout: float = 0.1,
         heads: int = 4,
         n_features: int = 0,
+        scalar_column: int | None = None,
     ) -> None:
         super().__init__()
-        self.inputs = Inputs(n_skills, n_questions, dim, n_features)
+        self.inputs = Inputs(n_skills, n_questions, dim, n_features, scalar_column)
         self.beginning = nn.Parameter(torch.zeros(dim))
         self.join = nn.Linear(2 * dim, dim)
         self.block = Block(Attention(dim, heads, dropout), dim, 2 * dim, dropout)
@@ -38,6 +39,5 @@ class LastQueryNet(nn.Module):
         """Logits [B, T] of a right answer, each from the rows before it."""
         asked_BTD, answered_BTD = self.inputs(skill, answer, question, features)
         x_BTD = self.join(torch.cat([asked_BTD, shifted(answered_BTD, self.beginning)], dim=-1))
-        return cast(
-            Tensor, self.head(self.rnn(self.block(x_BTD, x_BTD, x_BTD))[0], asked_BTD) + self.inputs.ease(question)
-        )
+        read_BTD = self.rnn(self.block(x_BTD, x_BTD, x_BTD))[0]
+        return cast(Tensor, self.head(read_BTD, asked_BTD) + self.inputs.ease(question, features))

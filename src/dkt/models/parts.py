@@ -56,32 +56,55 @@ class FeatureHead(nn.Module):
         return cast(Tensor, self.net(torch.cat([features_BTF, h_BTH], dim=-1)).squeeze(-1))
 
 
+class Scalar(nn.Module):
+    """One number of each question, the R of DKT-R and AKT-R: the ease that the Rasch model gives it.
+
+    Learned with the net (`n_questions`), or read from a column of the features, where it was estimated from other
+    students' answers: a net that learns it trusts it too much, since it has seen the very answers it is to predict.
+    """
+
+    def __init__(self, n_questions: int, column: int | None) -> None:
+        super().__init__()
+        self.column = column
+        self.question_ease = nn.Embedding(n_questions + 1, 1, padding_idx=0) if column is None else None
+        if self.question_ease is not None:
+            nn.init.zeros_(self.question_ease.weight)
+        self.weight = nn.Parameter(torch.ones(())) if column is not None else None
+
+    def forward(self, question: Tensor, features_BTF: Tensor) -> Tensor:
+        """[B, T, 1]"""
+        if self.question_ease is not None:
+            return cast(Tensor, self.question_ease(question))
+        return features_BTF[..., self.column : cast(int, self.column) + 1] * cast(Tensor, self.weight)
+
+
 class Inputs(nn.Module):
     """The asked question and the given answer as vectors.
 
-    Skills, one scalar of the question along the skills' direction of variation (Rasch, as in AKT), and the causal
-    features where there are any. `ease` is the same scalar as the Rasch model has it: a part of the logit. AKT's code
-    has it in the vectors only; in the logit it is learned in a few epochs instead of a hundred.
+    Skills, the question's scalar along the skills' direction of variation (as in AKT), and the causal features where
+    there are any. `ease` is the same scalar as the Rasch model has it: a part of the logit. AKT's code has it in the
+    vectors only; in the logit it is used from the first step on.
     """
 
-    def __init__(self, n_skills: int, n_questions: int, dim: int, n_features: int = 0) -> None:
+    def __init__(
+        self, n_skills: int, n_questions: int, dim: int, n_features: int = 0, scalar_column: int | None = None
+    ) -> None:
         super().__init__()
         self.asked = small_embedding(n_skills + 1, dim, zero_rows=(0,))
         self.answered = small_embedding(2, dim)
         self.asked_variation = small_embedding(n_skills + 1, dim, zero_rows=(0,))
         self.answered_variation = small_embedding(2, dim)
-        self.question_ease = nn.Embedding(n_questions + 1, 1, padding_idx=0) if n_questions else None
-        if self.question_ease is not None:
-            nn.init.zeros_(self.question_ease.weight)
-        self.features = nn.Linear(n_features, dim) if n_features else None
+        has_scalar = n_questions or scalar_column is not None
+        self.scalar = Scalar(n_questions, scalar_column) if has_scalar else None
+        self.features = nn.Linear(n_features, dim) if n_features > (scalar_column is not None) else None
 
     def forward(self, skill: Tensor, answer: Tensor, question: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """(asked [B, T, D], answered [B, T, D]); the first knows nothing of the answer."""
         share_BTK1 = shares(skill)
         asked_BTD = mean_of_skills(self.asked(skill), share_BTK1)
         answered_BTD = asked_BTD + self.answered(answer)
-        if self.question_ease is not None:
-            ease_BT1 = self.question_ease(question)
+        if self.scalar is not None:
+            ease_BT1 = self.scalar(question, features)
             variation_BTD = mean_of_skills(self.asked_variation(skill), share_BTK1)
             asked_BTD = asked_BTD + ease_BT1 * variation_BTD
             answered_BTD = answered_BTD + ease_BT1 * (variation_BTD + self.answered_variation(answer))
@@ -89,9 +112,9 @@ class Inputs(nn.Module):
             asked_BTD = asked_BTD + self.features(features)
         return asked_BTD, answered_BTD
 
-    def ease(self, question: Tensor) -> Tensor | float:
+    def ease(self, question: Tensor, features: Tensor) -> Tensor | float:
         """[B, T] what the question adds to the logit; 0.0 without questions."""
-        return 0.0 if self.question_ease is None else cast(Tensor, self.question_ease(question).squeeze(-1))
+        return 0.0 if self.scalar is None else cast(Tensor, self.scalar(question, features).squeeze(-1))
 
 
 class Attention(nn.Module):

@@ -25,9 +25,10 @@ class SAINTNet(nn.Module):
         heads: int = 4,
         blocks: int = 1,
         n_features: int = 0,
+        scalar_column: int | None = None,
     ) -> None:
         super().__init__()
-        self.inputs = Inputs(n_skills, n_questions, dim, n_features)
+        self.inputs = Inputs(n_skills, n_questions, dim, n_features, scalar_column)
         self.positions = Positions(dim)
         self.beginning = nn.Parameter(torch.zeros(dim))
 
@@ -49,4 +50,4 @@ class SAINTNet(nn.Module):
         for of_answers, of_questions in zip(self.of_answers, self.of_questions, strict=True):
             y_BTD = of_answers(y_BTD, y_BTD, y_BTD)
             y_BTD = of_questions(y_BTD, x_BTD, x_BTD)
-        return cast(Tensor, self.head(y_BTD, asked_BTD) + self.inputs.ease(question))
+        return cast(Tensor, self.head(y_BTD, asked_BTD) + self.inputs.ease(question, features))

@@ -21,9 +21,10 @@ class SAKTNet(nn.Module):
         dropout: float = 0.1,
         heads: int = 4,
         n_features: int = 0,
+        scalar_column: int | None = None,
     ) -> None:
         super().__init__()
-        self.inputs = Inputs(n_skills, n_questions, dim, n_features)
+        self.inputs = Inputs(n_skills, n_questions, dim, n_features, scalar_column)
         self.positions = Positions(dim)
         self.beginning = nn.Parameter(torch.zeros(dim))
         self.block = Block(Attention(dim, heads, dropout), dim, dim, dropout)
@@ -33,4 +34,4 @@ class SAKTNet(nn.Module):
         """Logits [B, T] of a right answer, each from the rows before it."""
         asked_BTD, answered_BTD = self.inputs(skill, answer, question, features)
         past_BTD = shifted(self.positions(answered_BTD), self.beginning)
-        return cast(Tensor, self.head(self.block(asked_BTD, past_BTD, past_BTD)) + self.inputs.ease(question))
+        return cast(Tensor, self.head(self.block(asked_BTD, past_BTD, past_BTD)) + self.inputs.ease(question, features))

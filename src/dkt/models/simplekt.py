@@ -22,9 +22,10 @@ class SimpleKTNet(nn.Module):
         heads: int = 4,
         blocks: int = 2,
         n_features: int = 0,
+        scalar_column: int | None = None,
     ) -> None:
         super().__init__()
-        self.inputs = Inputs(n_skills, n_questions, dim, n_features)
+        self.inputs = Inputs(n_skills, n_questions, dim, n_features, scalar_column)
         self.positions = Positions(dim)
         self.beginning = nn.Parameter(torch.zeros(2, dim))
         self.blocks = nn.ModuleList(Block(Attention(dim, heads, dropout), dim, 2 * dim, dropout) for _ in range(blocks))
@@ -37,4 +38,4 @@ class SimpleKTNet(nn.Module):
         past_BTD = shifted(self.positions(answered_BTD), self.beginning[1])
         for block in self.blocks:
             x_BTD = block(x_BTD, shifted(x_BTD, self.beginning[0]), past_BTD)
-        return cast(Tensor, self.head(x_BTD, asked_BTD) + self.inputs.ease(question))
+        return cast(Tensor, self.head(x_BTD, asked_BTD) + self.inputs.ease(question, features))

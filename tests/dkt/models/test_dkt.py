@@ -54,7 +54,7 @@ def test_the_order_of_a_skill_set_does_not_matter(model):
 def test_a_question_adds_one_scalar_to_its_own_logit(model):
     before = model(SKILL, ANSWER, QUESTION, NONE)
     with torch.no_grad():
-        model.question_ease.weight[2] = 1.5
+        model.scalar.question_ease.weight[2] = 1.5
     moved = model(SKILL, ANSWER, QUESTION, NONE) - before
     torch.testing.assert_close(moved, torch.tensor([[0.0, 1.5, 0.0, 0.0]]))
 
