@@ -88,25 +88,24 @@ class Recurrent(Live):
 
     @torch.inference_mode()
     def answer(self, question: str | None, skills: Sequence[str], right: bool, time: float = np.nan) -> None:
-        skill, _ = self._numbers(question, skills)
-        x_11D = self._net.happened(skill, torch.full((1, 1), int(right)))
+        skill, number, features = self._inputs(question, skills, time)
+        x_11D = self._net.happened(skill, torch.full((1, 1), int(right)), number, features)
         self._h, self._memory = self._net.rnn(x_11D, self._memory)
         if self._features is not None:
             self._features.answer(question, skills, right, time)
 
     @torch.inference_mode()
     def predict(self, question: str | None, skills: Sequence[str], time: float = np.nan) -> float:
-        skill, number = self._numbers(question, skills)
+        return float(torch.sigmoid(self._net.logits(self._h, *self._inputs(question, skills, time))))
+
+    def _inputs(self, question: str | None, skills: Sequence[str], time: float) -> tuple[Tensor, Tensor, Tensor]:
+        asked = one_student([(question, skills, np.nan)], [TO_PREDICT])
+        skill, number = self._vocabulary.skills_of(asked), self._vocabulary.questions_of(asked)
         features = torch.zeros(1, 1, 0)
         if self._features is not None and self._scale is not None:
             row = self._features.features(question, skills, time)[None]
             features = torch.from_numpy(self._scale.scaled(row))[None]
-        return float(torch.sigmoid(self._net.logits(self._h, skill, number, features)))
-
-    def _numbers(self, question: str | None, skills: Sequence[str]) -> tuple[Tensor, Tensor]:
-        asked = one_student([(question, skills, np.nan)], [TO_PREDICT])
-        skill, number = self._vocabulary.skills_of(asked), self._vocabulary.questions_of(asked)
-        return torch.from_numpy(skill)[None], torch.from_numpy(number)[None]
+        return torch.from_numpy(skill)[None], torch.from_numpy(number)[None], features
 
 
 class Weighed(Live):

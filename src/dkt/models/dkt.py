@@ -29,6 +29,7 @@ class DKTNet(nn.Module):
         hidden: int = 64,
         dropout: float = 0.2,
         cell: str = "lstm",
+        deep: bool = False,
         n_features: int = 0,
         scalar_column: int | None = None,
     ) -> None:
@@ -47,31 +48,39 @@ class DKTNet(nn.Module):
         self.ease = nn.Parameter(torch.zeros(()))
         self.skill_ease = nn.Embedding(n_skills + 1, 1, padding_idx=0)
         nn.init.zeros_(self.skill_ease.weight)
+        self.deep = FeatureHead(hidden, hidden, dim, dropout) if deep else None
         has_scalar = n_questions or scalar_column is not None
         self.scalar = Scalar(n_questions, scalar_column) if has_scalar else None
+        self.answered_variation = small_embedding(2, dim) if has_scalar else None
         others = n_features > (scalar_column is not None)
         self.of_features = FeatureHead(n_features, hidden, dim, dropout) if others else None
 
     def forward(self, skill: Tensor, answer: Tensor, question: Tensor, features: Tensor) -> Tensor:
         """Logits [B, T] for `skill` [B, T, K], `question` [B, T], given `answer` [B, T] of the steps before each."""
-        return self.logits(self.states(skill, answer), skill, question, features)
+        return self.logits(self.states(skill, answer, question, features), skill, question, features)
 
-    def states(self, skill: Tensor, answer: Tensor) -> Tensor:
+    def states(self, skill: Tensor, answer: Tensor, question: Tensor, features: Tensor) -> Tensor:
         """[B, T, H] what is known before each step."""
-        before = shifted(self.happened(skill, answer), self.beginning)
+        before = shifted(self.happened(skill, answer, question, features), self.beginning)
         h_BTH = self.rnn(before)[0]
         # One mask for all steps: one mask a step predicts no better and drawing it takes 10% of the time.
         return cast(Tensor, h_BTH * self.dropout(torch.ones_like(h_BTH[:, :1])))
 
-    def happened(self, skill: Tensor, answer: Tensor) -> Tensor:
-        """[B, T, D] what was practised and how it went."""
+    def happened(self, skill: Tensor, answer: Tensor, question: Tensor, features: Tensor) -> Tensor:
+        """[B, T, D] what was practised, how it went, and how easy it was."""
         of_skills = self.practised(skill + answer.unsqueeze(-1) * (self.n_skills + 1))
-        return mean_of_skills(of_skills, shares(skill)) + cast(Tensor, self.answered(answer))
+        x_BTD = mean_of_skills(of_skills, shares(skill)) + self.answered(answer)
+        if self.scalar is not None and self.answered_variation is not None:
+            x_BTD = x_BTD + self.scalar(question, features) * self.answered_variation(answer)
+        return cast(Tensor, x_BTD)
 
     def logits(self, h_BTH: Tensor, skill: Tensor, question: Tensor, features: Tensor) -> Tensor:
         """Logits [B, T] of the asked skills and questions in these states."""
         share_BTK1 = shares(skill)
-        logit = (h_BTH * mean_of_skills(self.asked(skill), share_BTK1)).sum(-1)
+        asked_BTH = mean_of_skills(self.asked(skill), share_BTK1)
+        logit = (h_BTH * asked_BTH).sum(-1)
+        if self.deep is not None:
+            logit = logit + self.deep(asked_BTH, h_BTH)
         logit = logit + self.ease + mean_of_skills(self.skill_ease(skill), share_BTK1).squeeze(-1)
         if self.scalar is not None:
             logit = logit + self.scalar(question, features).squeeze(-1)

@@ -23,8 +23,8 @@ class DKTPlusNet(DKTNet):
         self.waviness_2 = waviness_2
         self._states: Tensor | None = None
 
-    def states(self, skill: Tensor, answer: Tensor) -> Tensor:
-        self._states = super().states(skill, answer)
+    def states(self, skill: Tensor, answer: Tensor, question: Tensor, features: Tensor) -> Tensor:
+        self._states = super().states(skill, answer, question, features)
         return self._states
 
     def penalty(self, skill: Tensor, answer: Tensor, question: Tensor, features: Tensor, mask: Tensor) -> Tensor:
