@@ -24,9 +24,9 @@ from dkt.task import DktTask
 class SequenceModel(Model):
     """A net trained on whole sequences; the weights of the epoch with the best validation AUC are kept.
 
-    `rasch` gives each question a scalar of its own (the R of DKT-R and AKT-R); `features` adds the causal features;
-    `windows="20:10"` trains on sliding windows (20 answers, one every 10) in place of the protocol's chunks; further
-    keywords are the net's own.
+    `rasch` gives each question a scalar of its own (the R of DKT-R and AKT-R), by default the Rasch model's estimate
+    from the students of other folds, `scalar="learned"` trains it with the net; `features` adds the causal features;
+    further keywords are the net's own.
     """
 
     learned = ("task", "history")
@@ -105,7 +105,7 @@ class SequenceModel(Model):
 
     def _settings(self) -> dict[str, Any]:
         chosen = {} if self.lr is None else {"lr": self.lr}
-        return {**self.defaults, **self.settings, **chosen}
+        return {"scalar": "out-of-fold", **self.defaults, **self.settings, **chosen}
 
     def start(self) -> Live:
         if isinstance(self.task.model, DKTNet):
