@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import softplus
 
-from dkt.models.parts import Block, Head, Inputs
+from dkt.models.parts import Block, Head, Inputs, shifted
 
 ROWS = 64  # a block of rows reads the steps up to its last one, so that most of the hidden half is never computed
 BLOCK = 1 << 17  # numbers of a block: the dozen passes over it stay in a core's cache
@@ -141,7 +141,8 @@ class AKTNet(nn.Module):
         self.of_answers = nn.ModuleList(block(2 * dim, strict=False) for _ in range(blocks))
         self.of_questions = nn.ModuleList(block(0, strict=False) for _ in range(blocks))
         self.retrievers = nn.ModuleList(block(2 * dim, strict=True) for _ in range(blocks))
-        self.head = Head(2 * dim, 2 * dim, dropout)
+        self.beginning = nn.Parameter(torch.zeros(dim))
+        self.head = Head(3 * dim, 2 * dim, dropout)
 
     def forward(self, skill: Tensor, answer: Tensor, question: Tensor, features: Tensor) -> Tensor:
         """Logits [B, T] of a right answer, each from the rows before it."""
@@ -152,4 +153,7 @@ class AKTNet(nn.Module):
         for block, retriever in zip(self.of_questions, self.retrievers, strict=True):
             x_BTD = block(x_BTD, x_BTD, x_BTD)
             x_BTD = retriever(x_BTD, x_BTD, y_BTD)
-        return cast(Tensor, self.head(x_BTD, asked_BTD) + self.inputs.ease(question, features))
+        return cast(
+            Tensor,
+            self.head(x_BTD, asked_BTD, shifted(answered_BTD, self.beginning)) + self.inputs.ease(question, features),
+        )

@@ -25,10 +25,10 @@ def mean_of_skills(of_skills_BTKD: Tensor, share_BTK1: Tensor | None) -> Tensor:
     return of_skills_BTKD.squeeze(2) if share_BTK1 is None else (of_skills_BTKD * share_BTK1).sum(2)
 
 
-def small_embedding(n: int, dim: int, zero_rows: tuple[int, ...] = (), scale: float = 0.1) -> nn.Embedding:
+def small_embedding(n: int, dim: int, zero_rows: tuple[int, ...] = ()) -> nn.Embedding:
     table = nn.Embedding(n, dim)
     with torch.no_grad():
-        table.weight.mul_(scale)
+        table.weight.mul_(0.1)
         table.weight[list(zero_rows)] = 0  # never seen in training, so it stays zero
     return table
 
@@ -90,9 +90,8 @@ class Inputs(nn.Module):
         self, n_skills: int, n_questions: int, dim: int, n_features: int = 0, scalar_column: int | None = None
     ) -> None:
         super().__init__()
-        # Of size 1: a skill is then like itself and unlike others from the first step on, which is what attention needs.
-        self.asked = small_embedding(n_skills + 1, dim, zero_rows=(0,), scale=1.0)
-        self.answered = small_embedding(2, dim, scale=1.0)
+        self.asked = small_embedding(n_skills + 1, dim, zero_rows=(0,))
+        self.answered = small_embedding(2, dim)
         self.asked_variation = small_embedding(n_skills + 1, dim, zero_rows=(0,))
         self.answered_variation = small_embedding(2, dim)
         has_scalar = n_questions or scalar_column is not None
@@ -119,20 +118,24 @@ class Inputs(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal attention: step t reads steps up to t. Give keys and values one step late to read only what is past."""
+    """Causal attention: step t reads steps up to t. Give keys and values one step late to read only what is past.
+
+    Dropout takes whole steps of a head, so that torch's fused attention, which drops single weights on a GPU only,
+    serves training too.
+    """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         if dim % heads:
             raise ValueError(f"dim={dim} cannot be divided among heads={heads}; take a multiple of it.")
         self.heads = heads
-        self.dropout = dropout
+        self.dropout = nn.Dropout(dropout)
         self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
 
     def forward(self, query_BTD: Tensor, key_BTD: Tensor, value_BTD: Tensor) -> Tensor:
         q, k, v = (self._split(x) for x in (self.query(query_BTD), self.key(key_BTD), self.value(value_BTD)))
-        dropped = self.dropout if self.training else 0.0
-        read = scaled_dot_product_attention(q, k, v, is_causal=True, dropout_p=dropped)
+        v = v * self.dropout(torch.ones_like(v[..., :1]))
+        read = scaled_dot_product_attention(q, k, v, is_causal=True)
         return cast(Tensor, self.out(read.transpose(1, 2).flatten(2)))
 
     def _split(self, x_BTD: Tensor) -> Tensor:

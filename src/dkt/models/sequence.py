@@ -20,13 +20,17 @@ from dkt.models.base import Model
 from dkt.models.dkt import DKTNet
 from dkt.task import DktTask
 
+EPOCHS, STEPS = 8, 600  # of training, at least
+
 
 class SequenceModel(Model):
     """A net trained on whole sequences; the weights of the epoch with the best validation AUC are kept.
 
     `rasch` gives each question a scalar of its own (the R of DKT-R and AKT-R), by default the Rasch model's estimate
     from the students of other folds, `scalar="learned"` trains it with the net; `features` adds the causal features;
-    further keywords are the net's own.
+    `windows="20:10"` trains on sliding windows (20 answers, one every 10) in place of the protocol's chunks; further
+    keywords are the net's own. Without `epochs` there are 8, or as many more (to 40) as make 600 steps; without
+    `patience` training stops when a quarter of the epochs, at least 3, brought nothing better.
     """
 
     learned = ("task", "history")
@@ -37,10 +41,10 @@ class SequenceModel(Model):
         self,
         rasch: bool = True,
         features: bool = False,
-        epochs: int = 8,
+        epochs: int | None = None,
         lr: float | None = None,
         cells: int = 3200,
-        patience: int = 3,
+        patience: int | None = None,
         progress: bool = False,
         windows: str | None = None,
         protocol: str = "akt",
@@ -68,9 +72,11 @@ class SequenceModel(Model):
 
     def _fit(self, train: Answers, valid: Answers) -> None:
         self.task = self.new_task(train)
-        best = KeepBest(self.patience)
+        learn, choose = self.loaders(self.task, train, valid)
+        epochs = min(max(EPOCHS, -(-STEPS // len(learn))), 5 * EPOCHS) if self.epochs is None else self.epochs
+        best = KeepBest(max(3, epochs // 4) if self.patience is None else self.patience)
         trainer = pl.Trainer(
-            max_epochs=self.epochs,
+            max_epochs=epochs,
             accelerator="auto",
             devices=1,
             callbacks=[best],
@@ -80,7 +86,7 @@ class SequenceModel(Model):
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        trainer.fit(self.task, *self.loaders(self.task, train, valid))
+        trainer.fit(self.task, learn, choose)
         self.history = best.history
         if best.weights is not None:
             self.task.load_state_dict(best.weights)
@@ -144,54 +150,88 @@ class KeepBest(pl.Callback):
 
 
 class DKT(SequenceModel):
-    """Piech et al., 2015; by default with one scalar per question (DKT-R)."""
+    """Deep knowledge tracing (Piech et al., 2015); with one scalar per question it is DKT-R (Ghosh et al., 2020).
+
+    h(t) = LSTM(x(1) .. x(t-1)), x an embedding of (skill, answer); p(t) = sigmoid(w(k) h(t) + b(k)) for the asked skill
+    k alone, which the paper computes for all skills and then picks. Differs: a row of several skills is the mean of
+    theirs; a first input is learned; one dropout mask for all steps. R adds the question's ease e to the logit and
+    e v(answer) to x. `hidden`, `dim`, `dropout`, `cell` ("lstm", "gru"); `deep` adds a small net of (h(t), w(k)).
+    """
 
     net = "dkt"
 
 
 class DKTPlus(SequenceModel):
-    """Yeung and Yeung, 2018."""
+    """DKT+ (Yeung and Yeung, 2018): DKT whose state also repeats the last answer and does not waver.
+
+    loss + r x loss of the answer just given + w1 |y(t+1) - y(t)| + w2 |y(t+1) - y(t)|^2, y the probabilities of all
+    skills. The paper's weights are the defaults (`reconstruction`, `waviness`, `waviness_2`).
+    """
 
     net = "dkt+"
 
 
 class DKVMN(SequenceModel):
-    """Zhang et al., 2017."""
+    """Dynamic key-value memory networks (Zhang et al., 2017): a memory of hidden concepts, `slots` of them.
+
+    w = softmax(keys q); read r = sum w(i) M(i); then M(i) <- M(i) (1 - w(i) e) + w(i) a, with e = sigmoid(E v) and
+    a = tanh(A v) from the embedded answer v. Differs: Adam instead of SGD; v is the sum of the skill's and the
+    answer's embeddings, not a table of pairs.
+    """
 
     net = "dkvmn"
     defaults = {"lr": 3e-3}
 
 
 class SAKT(SequenceModel):
-    """Pandey and Karypis, 2019."""
+    """Self-attentive knowledge tracing (Pandey and Karypis, 2019): the asked question attends to answers before it.
+
+    One block: LayerNorm(q + Attention(q, past, past)), feed-forward, sigmoid. Differs: positions are fixed sines and
+    small; the head also reads the asked question.
+    """
 
     net = "sakt"
     defaults = {"lr": 2e-3}
 
 
 class SAINTPlus(SequenceModel):
-    """Shin et al., 2021."""
+    """SAINT+ (Shin et al., 2021): an encoder of questions, a decoder of answers that attends to it.
+
+    Differs: its times (elapsed, lag) come with the causal features (`features=True`); one block each by default.
+    """
 
     net = "saint+"
     defaults = {"lr": 2e-3}
 
 
 class AKT(SequenceModel):
-    """Ghosh et al., 2020; by default with one scalar per question (AKT-R)."""
+    """Attentive knowledge tracing (Ghosh et al., 2020); with one scalar per question it is AKT-R.
+
+    Attention weights softmax(exp(-gamma d(t, s)) q(t) k(s) / sqrt(D)), where d measures how much that is alike lies
+    between s and t; inputs c(k) + e d(k) and their answered form, e the question's scalar. Differs: e comes from the
+    Rasch model of other students (`scalar="learned"` as in the paper) and also enters the logit; the head also reads
+    the last answer, which decay alone finds slowly; dropout takes whole past steps; Adam with a falling rate.
+    """
 
     net = "akt"
     defaults = {"lr": 2e-3}
 
 
 class SimpleKT(SequenceModel):
-    """Liu et al., 2023."""
+    """simpleKT (Liu et al., 2023): plain attention, questions as keys and answers as values, over Rasch embeddings.
+
+    Differs: positions are fixed sines and small; keys and values are one step late instead of a strict mask.
+    """
 
     net = "simplekt"
     defaults = {"lr": 2e-3}
 
 
 class LastQuery(SequenceModel):
-    """Jeon, 2021."""
+    """The Last-Query Transformer (Jeon, 2021): the asked question queries the past, then an LSTM.
+
+    Differs: the original learns one target a window, its last row; here every step is the last of its own prefix.
+    """
 
     net = "lastquery"
     defaults = {"lr": 3e-3}
