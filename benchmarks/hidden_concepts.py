@@ -2,8 +2,8 @@
 
     python benchmarks/hidden_concepts.py v0_train1.csv v0_valid1.csv v0_test.csv v0_concepts.txt sakt
 
-The truth is the list of each skill's concept, in order of the skills' numbers (first line up to `]`). Without files: the
-simulated school and its own truth. Prints one line of JSON.
+The truth is the list of each skill's concept, in order of the skills' numbers (first line up to `]`). Without files:
+the simulated school and its own truth. Prints one line of JSON.
 """
 
 from __future__ import annotations

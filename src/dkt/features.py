@@ -310,11 +310,14 @@ class FeatureSet:
                 for column in fields(items):
                     getattr(items, column.name)[mine] = getattr(known, column.name)[mine]
                 items.count[mine] *= answers.n_students / others.n_students  # as large as a new student will see it
-        return compute(answers, starts, lengths, items)
+        return self._table(answers, starts, lengths, items)
 
     def transform(self, answers: Answers, starts: Ints, lengths: Ints) -> npt.NDArray[np.float32]:
         """Features of rows of students who were not in the training data."""
-        return compute(answers, starts, lengths, self.known().items(answers))
+        return self._table(answers, starts, lengths, self.known().items(answers))
+
+    def _table(self, answers: Answers, starts: Ints, lengths: Ints, items: Items) -> npt.NDArray[np.float32]:
+        return compute(answers, starts, lengths, items)
 
     def known(self) -> Bank:
         """What the training data told of questions and skills."""
@@ -365,6 +368,13 @@ class NetFeatures(FeatureSet):
     def scaled(self, table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Rows of causal features as a net takes them."""
         return self._scaled(_tamed(table, self.names))
+
+    def _table(self, answers: Answers, starts: Ints, lengths: Ints, items: Items) -> npt.NDArray[np.float32]:
+        if self.names != (self.SCALAR,):
+            return super()._table(answers, starts, lengths, items)
+        table = np.full((len(answers), len(NAMES)), np.nan, dtype=np.float32)  # no past is asked for: none is walked
+        table[:, NAMES.index(self.SCALAR)] = items.question_ease
+        return table
 
     def _scaled(self, table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         scaled = np.clip((table - self.mean) / self.deviation, -5, 5)

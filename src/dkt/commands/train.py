@@ -83,18 +83,20 @@ def _train_net(
     task = model.new_task(train)
     if arguments.resume:
         _check_same_run(arguments.resume, task)
+    learn, choose = model.loaders(task, train, valid)
+    epochs, patience = model.schedule(learn)
     clock = TrainingClock()
     best = ModelCheckpoint(monitor="valid_auc", mode="max", filename="best", save_last=True)  # last: for --resume
     trainer = pl.Trainer(
-        max_epochs=model.epochs,
-        callbacks=[clock, best, EarlyStopping(monitor="valid_auc", mode="max", patience=model.patience)],
+        max_epochs=epochs,
+        callbacks=[clock, best, EarlyStopping(monitor="valid_auc", mode="max", patience=patience)],
         logger=CSVLogger(arguments.out, name="dkt"),
         devices=1,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
         enable_model_summary=False,
     )
-    trainer.fit(task, *model.loaders(task, train, valid), ckpt_path=arguments.resume)
+    trainer.fit(task, learn, choose, ckpt_path=arguments.resume)
     speed = clock.interactions / max(clock.cpu_seconds, 1e-9)
     return load_model(best.best_model_path), {
         "epochs": clock.epochs,

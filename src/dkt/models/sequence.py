@@ -73,8 +73,8 @@ class SequenceModel(Model):
     def _fit(self, train: Answers, valid: Answers) -> None:
         self.task = self.new_task(train)
         learn, choose = self.loaders(self.task, train, valid)
-        epochs = min(max(EPOCHS, -(-STEPS // len(learn))), 5 * EPOCHS) if self.epochs is None else self.epochs
-        best = KeepBest(max(3, epochs // 4) if self.patience is None else self.patience)
+        epochs, patience = self.schedule(learn)
+        best = KeepBest(patience)
         trainer = pl.Trainer(
             max_epochs=epochs,
             accelerator="auto",
@@ -105,6 +105,11 @@ class SequenceModel(Model):
             sequence_loader(task.training_sequences(train, cut), self.cells, shuffle=True),
             sequence_loader(task.sequences(valid), CELLS_TO_SCORE),
         )
+
+    def schedule(self, learn: DataLoader[Batch]) -> tuple[int, int]:
+        """(epochs, patience), both as given, or by the number of steps of an epoch."""
+        epochs = min(max(EPOCHS, -(-STEPS // len(learn))), 5 * EPOCHS) if self.epochs is None else self.epochs
+        return epochs, max(3, epochs // 4) if self.patience is None else self.patience
 
     def predict(self, answers: Answers) -> Floats:
         return predict_rows(self.task, answers)
