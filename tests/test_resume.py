@@ -213,12 +213,26 @@ SETTINGS = {
     "a metric object": Setting({"val_check_interval": 4}, module=WithMetrics),
     "max_steps in mid-epoch": Setting({"max_steps": 26, "max_epochs": -1}),
     "LBFGS": Setting(optim=lambda m: torch.optim.LBFGS(m.parameters(), lr=0.1, max_iter=3)),
+    "accumulation by epoch": Setting(callbacks=lambda: [pl.callbacks.GradientAccumulationScheduler({0: 2, 1: 3})]),
+    "stochastic weight averaging": Setting(
+        {"val_check_interval": 5},
+        optim=by_step,
+        callbacks=lambda: [pl.callbacks.StochasticWeightAveraging(0.01, swa_epoch_start=1, annealing_epochs=2)],
+    ),
+    "bf16-true, moving average of the weights": Setting(
+        {"precision": "bf16-true"}, callbacks=lambda: [pl.callbacks.EMAWeightAveraging(decay=0.9)]
+    ),
     "two workers": Setting(
         {"max_epochs": 2, "limit_train_batches": 4}, loader=lambda: DataLoader(DATA, 3, num_workers=2)
     ),
 }
 # Where a run of 30 batches costs too much for every save point to be tried.
-SPARSE = {"two workers": 3}
+SPARSE = {
+    "two workers": 3,
+    "accumulation by epoch": 4,
+    "stochastic weight averaging": 4,
+    "bf16-true, moving average of the weights": 4,
+}
 
 
 def run(setting: Setting, folder: Path, ckpt_path: Path | None = None) -> tuple[dict[str, Any], list[Any], list[Path]]:
@@ -239,7 +253,7 @@ def run(setting: Setting, folder: Path, ckpt_path: Path | None = None) -> tuple[
 def timeless(value: Any) -> Any:
     """A checkpoint without its clocks, tensors as bytes: equal exactly where the bits are."""
     if isinstance(value, torch.Tensor):
-        return value.dtype, tuple(value.shape), value.numpy().tobytes()
+        return value.dtype, tuple(value.shape), value.flatten().view(torch.uint8).numpy().tobytes()
     if isinstance(value, dict):
         return {k: timeless(v) for k, v in value.items() if k not in ("clocks", "time_elapsed")}
     if isinstance(value, (list, tuple)):

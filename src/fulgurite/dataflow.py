@@ -154,7 +154,8 @@ class DataFlow:
             )
         if not isinstance(loader, DataLoader):
             return loader
-        if self.run.trainer.overfit_batches and not isinstance(loader.sampler, SequentialSampler):
+        draws = not isinstance(loader.dataset, IterableDataset) and not isinstance(loader.sampler, SequentialSampler)
+        if self.run.trainer.overfit_batches and draws:
             loader = _in_order(loader, stage)
         if os.environ.get("PL_SEED_WORKERS", "0") == "1" and loader.worker_init_fn is None:
             loader.worker_init_fn = functools.partial(pl_worker_init_function, rank=self.run.strategy.global_rank)

@@ -56,6 +56,7 @@ def train_epoch(run: Run) -> None:
         cancelled = -1 in [hook(batch, done.batch) for hook in hooks.on_train_batch_start]
         if cancelled:  # by the module: resolve() drops what callbacks return
             done.is_last_batch = True
+            done.skipped += 1
         else:
             output = train_batch(run, batch, done.batch)
         done.batch += 1  # counters before hooks

@@ -13,6 +13,7 @@ class Progress:
     epoch: int = 0  # epochs closed
     batch: int = 0  # batches done in the open epoch
     total_batch: int = 0  # batches done in all
+    skipped: int = 0  # of these, batches that on_train_batch_start cancelled
     global_step: int = 0  # optimizer steps
     validated_at: int = 0  # total_batch at the last validation
     plateau_at: int = 0  # total_batch when plateau schedulers by step were last asked

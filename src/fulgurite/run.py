@@ -336,7 +336,7 @@ class Run:
     @property
     def batches_that_stepped(self) -> int:
         done = self.progress
-        return done.global_step if self.module.automatic_optimization else done.total_batch
+        return done.global_step if self.module.automatic_optimization else done.total_batch - done.skipped
 
     @property
     def should_stop(self) -> bool:
@@ -459,10 +459,12 @@ class Run:
         if isinstance(returned, dict):
             output = dict(returned)
             if self.module.automatic_optimization:
-                if "loss" not in output:
+                if output.get("loss") is None:
+                    held = "with None as its 'loss'" if "loss" in output else "without 'loss'"
                     raise MisconfigurationException(
-                        "training_step returned a dictionary without 'loss' (its keys: "
-                        f"{', '.join(map(repr, output)) or 'none'}). Return the loss, or a dictionary that holds it."
+                        f"training_step returned a dictionary {held} (its keys: "
+                        f"{', '.join(map(repr, output)) or 'none'}). Return the loss, a dictionary that holds it, or "
+                        "None alone to skip the batch."
                     )
             elif isinstance(output.get("loss"), Tensor):
                 output["loss"] = self._seen(output["loss"].detach())

@@ -780,7 +780,7 @@ class Trainer(OldMembers):
     def batches_that_stepped(self) -> int:
         """Training batches after which weights changed: the x-axis of the loggers."""
         if self._module is not None and not self._module.automatic_optimization:
-            return self.progress.total_batch
+            return self.progress.total_batch - self.progress.skipped
         return self.progress.global_step
 
     @property

@@ -200,6 +200,7 @@ CASES = {
         }
     ),
     "overfit, shuffled, own val": Case(flags={"overfit_batches": 3}, loaders=eval_on(lambda pl: short(14))),
+    "overfit, a stream": Case(iterable=True, flags={"overfit_batches": 3}),
     "limit_train_batches on a stream": Case(
         iterable=True, flags={"limit_train_batches": 3, "accumulate_grad_batches": 3}
     ),

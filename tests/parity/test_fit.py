@@ -185,6 +185,13 @@ CASES |= {
         do={"m.on_train_batch_start": skip_rest_at(3)},
         flags={"val_check_interval": 3, "check_val_every_n_epoch": None, "max_epochs": 5},
     ),
+    "-1, manual optimization, log each": Case(
+        model="Manual",
+        optim=M.two_and_a_scheduler,
+        do={"m.on_train_batch_start": skip_rest_at(3)},
+        flags={"log_every_n_steps": 1},
+    ),
+    "a dictionary with None for a loss": Case(model="DictOutput", none_at=(3,), raises="MisconfigurationException"),
     "a callback returning -1 has no say": Case(do={"cb.on_train_batch_start": lambda *a: -1}),
 }
 for k in (1, 2, 3):

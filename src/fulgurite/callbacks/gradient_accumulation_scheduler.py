@@ -56,6 +56,10 @@ class GradientAccumulationScheduler(Callback):
                 f"Trainer(accumulate_grad_batches={trainer.accumulate_grad_batches}) and GradientAccumulationScheduler "
                 "both set the window. Leave the trainer's at 1, or remove the callback."
             )
+        self._set_window(trainer)  # a run resumed in mid-epoch starts no epoch
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._set_window(trainer)
+
+    def _set_window(self, trainer: Trainer) -> None:
         self._ours = trainer.accumulate_grad_batches = self.get_accumulate_grad_batches(trainer.current_epoch)

@@ -115,6 +115,10 @@ class StochasticWeightAveraging(Callback):
         if self._scheduler_state is not None:
             trainer.lr_scheduler_configs.clear()  # the one that averaging replaced before the checkpoint
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._scheduler_state is not None and self._swa_scheduler is None:
+            self._begin(trainer, pl_module)  # a run resumed in mid-epoch starts no epoch
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch
         if not self.swa_start <= epoch <= self.swa_end:
@@ -160,6 +164,7 @@ class StochasticWeightAveraging(Callback):
         rates = self._swa_lrs if isinstance(self._swa_lrs, list) else [self._swa_lrs] * len(optimizer.param_groups)
         for rate, group in zip(rates, optimizer.param_groups, strict=True):
             group["initial_lr"] = rate
+        before = [group["lr"] for group in optimizer.param_groups]
         self._swa_scheduler = SWALR(
             optimizer,
             swa_lr=rates,  # type: ignore[arg-type]  # torch takes a list, its hint does not say so
@@ -169,6 +174,8 @@ class StochasticWeightAveraging(Callback):
         )
         if self._scheduler_state is not None:
             self._swa_scheduler.load_state_dict(self._scheduler_state)
+            for rate, group in zip(before, optimizer.param_groups, strict=True):
+                group["lr"] = rate  # making a scheduler takes its first step
         elif trainer.current_epoch != self.swa_start:
             rank_zero_warn(
                 f"StochasticWeightAveraging begins in epoch {trainer.current_epoch}, after swa_start={self.swa_start}: "

@@ -65,7 +65,10 @@ def progress_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
     in_epoch = epochs["started"] > epochs["completed"]
     # saved at a batch's end, that batch is processed and not yet completed; after validation it is both
     total, validated = batches["total"]["processed"], batches["total"]["completed"] == batches["total"]["processed"]
+    manual = loop.get("epoch_loop.manual_optimization.optim_step_progress", {}).get("total", {}).get("completed", 0)
+    stepped = loop.get("epoch_loop.state_dict", {}).get("_batches_that_stepped", total)
     return {
+        "skipped": total - stepped if manual else 0,
         "epoch": epochs["completed"],
         "batch": batches["current"]["processed"] if in_epoch else 0,
         "total_batch": total,

@@ -35,6 +35,7 @@ def quiet(trainer: Trainer, callbacks: list[Callback]) -> Trainer:
     quiet.progress = Progress(
         epoch=done.epoch,
         total_batch=done.total_batch,
+        skipped=done.skipped,
         global_step=done.global_step,
         validated_at=done.total_batch,
         plateau_at=done.total_batch,
