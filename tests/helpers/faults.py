@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from helpers.programs import Ended, Program
 
 # The same program under fulgurite and, for comparison, under lightning.
 PROGRAM = """
@@ -143,6 +147,7 @@ class Case:
 
 
 KILLED = r"rank 1 \(process \d+\) was killed by SIGKILL"
+AGREED = 15.0  # seconds: ranks agree where they exchange values anyway, every 50 batches of 0.1 s
 SHORT = {"SECONDS": "5"}  # the timeout of collectives
 CASES = [
     Case("training, rank 1", (r"\[rank 1\] ValueError: boom", r"rank 1 failed"), once="ValueError: boom"),
@@ -167,11 +172,11 @@ CASES = [
     Case("abort", (r"rank 1 \(process \d+\) was killed by SIGABRT",)),
     Case("signal, SIGKILL", (), code=-9, signals=(9,)),
     Case("signal, SIGKILL", (), code=-9, signals=(9,), strategy="ddp_fork"),
-    Case("signal, Ctrl-C", ("finishing this batch", "KeyboardInterrupt"), code=-2, signals=(2,)),
-    Case("signal, Ctrl-C", ("KeyboardInterrupt",), code=-2, signals=(2,), strategy="ddp_fork"),
+    Case("signal, Ctrl-C", ("finishing this batch", "KeyboardInterrupt"), code=-2, signals=(2,), within=AGREED),
+    Case("signal, Ctrl-C", ("KeyboardInterrupt",), code=-2, signals=(2,), strategy="ddp_fork", within=AGREED),
     Case("signal, a rank asleep", ("KeyboardInterrupt",), code=-2, signals=(2, 2), until="asleep", within=6),
-    Case("signal, SIGTERM", (), code=143, signals=(15,)),
-    Case("signal, SIGTERM", (), code=143, signals=(15,), strategy="ddp_fork"),
+    Case("signal, SIGTERM", (), code=143, signals=(15,), within=AGREED),
+    Case("signal, SIGTERM", (), code=143, signals=(15,), strategy="ddp_fork", within=AGREED),
     Case(
         "asleep",
         (
@@ -196,3 +201,18 @@ CASES = [
     Case("memory", (r"\[rank 1\] .*(can't allocate memory|MemoryError)",)),
     Case("disk full", ("File too large",)),
 ]
+
+WORKERS = 6.0  # seconds: a data worker whose rank was killed looks for it every 5 s
+
+
+def run_case(case: Case, folder: Path, framework: str = "fulgurite", deadline: float = 150) -> Ended:
+    """How the program ends, from the fault on."""
+    environ = {**case.environ, "FRAMEWORK": framework}
+    with Program(PROGRAM, case.name, case.strategy, str(case.ranks), folder=folder, **environ) as program:
+        for i, number in enumerate(case.signals):
+            if i == 0:
+                program.await_text(case.until)
+            else:
+                time.sleep(1)
+            program.signal(number)
+        return program.finish(deadline, grace=WORKERS if case.name.startswith("worker") else 5)

@@ -32,7 +32,8 @@ class Ended:
     out: str
     err: str
     seconds: float  # from its start
-    after: float | None  # from the moment the script called fault(), or was sent a signal
+    after: float | None  # from the moment the script called fault(), or was sent a signal, to the end of all processes
+    others: float | None  # to the end of all but the one that was started
     left: list[str] = field(default_factory=list)  # processes that live on
     files: list[str] = field(default_factory=list)  # in /dev/shm
 
@@ -114,15 +115,20 @@ class Program:
 
     def finish(self, deadline: float = 90, grace: float = 5) -> Ended:
         """How it ends within `deadline` seconds, and who is still there `grace` seconds later."""
-        try:
-            code = self.process.wait(max(0.1, deadline))
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"not over after {deadline} s:\n{self.out}\n{self.err}") from None
+        until, others, code = time.monotonic() + deadline, None, None
+        while code is None:
+            code = self.process.poll()
+            if time.monotonic() > until:
+                raise AssertionError(f"not over after {deadline} s:\n{self.out}\n{self.err}")
+            alone = (self.folder / "fault-at").exists() or self.signalled is not None
+            if alone and others is None and set(self.processes()) <= {self.process.pid}:
+                others = time.monotonic()
+            time.sleep(0.05)
         ended = time.monotonic()
         until = ended + grace
         while (left := self.processes()) and time.monotonic() < until:
             time.sleep(0.05)
-        gone = time.monotonic() if ended != until else ended
+        over = time.monotonic() if others is None else ended
         mark = self.folder / "fault-at"
         at = float(mark.read_text()) if mark.exists() else self.signalled
         files = sorted(set(os.listdir("/dev/shm")) - self._shm)
@@ -132,7 +138,8 @@ class Program:
             self.out,
             self.err,
             ended - self.began,
-            None if at is None else gone - at,
+            None if at is None else over - at,
+            None if at is None else (others or over) - at,
             [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")[:100] for pid in left],
             files,
         )

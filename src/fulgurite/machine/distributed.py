@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed import DebugLevel, get_debug_level, set_debug_level  # type: ignore[attr-defined]
+from torch.distributed import (  # type: ignore[attr-defined]  # documented, and not in torch's __all__
+    DebugLevel,
+    PrefixStore,
+    get_debug_level,
+    rendezvous,
+    set_debug_level,
+)
 
 from fulgurite.machine import supervise, watchdog
 from fulgurite.machine.environments import ClusterEnvironment, environment_of
@@ -190,7 +196,11 @@ class DistributedStrategy(Strategy):
         elif self.backend == "nccl":
             timeout += NCCL_LATER
         try:
-            dist.init_process_group(self.backend, rank=self.global_rank, world_size=self.world_size, timeout=timeout)
+            store, rank, world_size = next(rendezvous("env://", self.global_rank, self.world_size, timeout=timeout))
+            store.set_timeout(timeout)
+            # torchrun keeps its store when it starts all again, and in it the addresses of ranks that are gone
+            store = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+            dist.init_process_group(self.backend, store=store, rank=rank, world_size=world_size, timeout=timeout)
         except dist.DistError as error:
             raise RuntimeError(_did_not_meet(self.global_rank, self.world_size, error)) from None
         groups = [dist.group.WORLD]

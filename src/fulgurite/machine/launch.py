@@ -20,6 +20,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -89,7 +90,7 @@ def open_store(strategy: DistributedStrategy) -> tuple[Any, str, int]:
         raise RuntimeError(
             f"MASTER_PORT={told} cannot be opened on {address}: {str(error).splitlines()[0]}\nUnset MASTER_PORT "
             f"to have a free port found, or end the process that holds it: `ss -ltnp 'sport = :{told}'` shows which."
-        ) from error
+        ) from None
     return store, address, store.port
 
 
@@ -155,11 +156,9 @@ def _program(strategy: DistributedStrategy) -> list[str]:
             f"{asked}, and this is a process that multiprocessing started, not the program. Call the trainer in the "
             f"main process, {instead}."
         )
-    if (
-        getattr(main, "__file__", None) is None
-        and getattr(main, "__spec__", None) is None
-        and "-c" not in sys.orig_argv
-    ):
+    file = getattr(main, "__file__", None)
+    is_there = getattr(main, "__spec__", None) is not None or (file is not None and Path(file).exists())
+    if not is_there and "-c" not in sys.orig_argv:
         raise MisconfigurationException(f"{asked}, and one read from standard input is gone. Save it, {instead}.")
     return [sys.executable, *sys.orig_argv[1:]]
 
@@ -195,12 +194,12 @@ class FunctionLauncher:
         method = self.strategy.start_method
         if method == "fork":
             self._check_fork()
+        for logger in trainer.loggers:
+            _ = logger.version  # ranks that each look for the next free number find different ones
         draws = collect_rng_state()
         work: Any = (trainer, name, arguments, draws)
         if method != "fork":
             work = _by_value(work)
-        for logger in trainer.loggers:
-            _ = logger.version  # ranks that each look for the next free number find different ones
         store, address, port = open_store(self.strategy)
         children, processes = Children([]), []
         try:
@@ -245,7 +244,9 @@ class FunctionLauncher:
 def _start_function(method: str, environment: dict[str, str], call: Any) -> tuple[BaseProcess, Child]:
     ours, theirs = multiprocessing.Pipe()
     context = multiprocessing.get_context(method)
-    arguments = (environment, theirs, os.getpid(), call)
+    # the death of a parent is for the kernel that of the thread which started the child
+    starter = os.getpid(), threading.current_thread() is threading.main_thread()
+    arguments = (environment, theirs, *starter, call)
     rank = int(environment["RANK"])
     process: BaseProcess = context.Process(target=_rank_of_function, args=arguments, name=f"rank {rank}")  # type: ignore[attr-defined]  # all contexts have it
     with warnings.catch_warnings():
@@ -257,10 +258,13 @@ def _start_function(method: str, environment: dict[str, str], call: Any) -> tupl
     return process, Child(rank, process.pid, lambda: process.exitcode, ours)
 
 
-def _rank_of_function(environment: dict[str, str], connection: Connection, starter: int, call: Any) -> None:
+def _rank_of_function(
+    environment: dict[str, str], connection: Connection, starter: int, by_main_thread: bool, call: Any
+) -> None:
     """What a started process does."""
     os.setsid()
-    supervise.die_with_parent()
+    if by_main_thread:
+        supervise.die_with_parent()
     for number, default in DEFAULT_HANDLERS.items():  # a fork has its parent's, which are for the parent
         signal.signal(number, default)
     os.environ.update(environment)
@@ -286,11 +290,11 @@ def _rank_of_function(environment: dict[str, str], connection: Connection, start
     except BaseException as exception:
         if not supervise.leaves_together(exception):
             line.report(exception)
-        if line.reported is None and not isinstance(exception, (KeyboardInterrupt, SIGTERMException)):
+        if line.reported is None and not supervise.leaves_together(exception):
             raise
-        code = (
-            143 if isinstance(exception, SIGTERMException) else 130 if isinstance(exception, KeyboardInterrupt) else 1
-        )
+        if supervise.leaves_together(exception):
+            line.say("interrupted", type(exception).__name__)
+        code = 143 if isinstance(exception, SIGTERMException) else 1
     finally:
         with contextlib.suppress(Exception):
             if dist.is_initialized():
@@ -331,7 +335,8 @@ def _forwarded(children: Children) -> Iterator[None]:
 
 def _by_value(call: tuple[Trainer, str, dict[str, Any], dict[str, Any]]) -> bytes:
     """The call as bytes. Not through torch's own pickler: it would have the ranks train the same memory."""
-    importable = getattr(sys.modules["__main__"], "__file__", None) is not None and not in_notebook()
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    importable = file is not None and Path(file).exists() and not in_notebook()
     failed: Exception | None = None
     if importable:
         try:
@@ -469,10 +474,9 @@ def _take_over(trainer: Trainer, arguments: dict[str, Any], result: bytes | None
     known, given = _known(trainer, arguments), pickle.loads(result)
     if (module := known["module"]) is not None:
         ours = _tensors_of(module)
-        with torch.no_grad():
-            for name, tensor in pickle.loads(given["weights"]).items():
-                if name in ours:
-                    ours[name].copy_(tensor)
+        for name, tensor in pickle.loads(given["weights"]).items():
+            if name in ours:  # in the precision that the ranks gave it, as after a fit in this process
+                ours[name].data = tensor.to(ours[name].device)
     for name, attributes in given["changed"].items():
         if name in known:
             for key, dumped in attributes.items():

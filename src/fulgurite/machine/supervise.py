@@ -288,6 +288,7 @@ class ScriptRanks:
         self.told: RankFailedError | None = None  # how the run failed, once it is known
         self._left: BaseException | None = None  # how the last call of the trainer was left, where all leave together
         self._inside: int | None = None  # the thread that is in a call of the trainer
+        self._leaving = False  # the call with an exception, whose reason is being found
         self._guard = threading.Lock()
         self._trainer: Trainer | None = None  # whose call it is
         self._signals: socket.socket | None = None  # on which Python writes the signals that come, at once
@@ -326,6 +327,8 @@ class ScriptRanks:
             if inside is not None and _interrupting():
                 signal.pthread_kill(inside, WAKE)  # out of user code, a sleep
         self.children.end()  # rank 0's collectives fail with the connections to them
+        if inside is None and self._leaving:
+            return  # rank 0 asks for the reason itself
         if inside is None:
             print(self.told, file=sys.stderr, flush=True)  # rank 0 is in code of the user's own, and its next call
             return  # of the trainer is an error
@@ -381,6 +384,7 @@ class ScriptRanks:
             try:
                 yield
             except BaseException as exception:
+                self._leaving = True
                 self._outside()
                 if leaves_together(exception):
                     self._left = exception
