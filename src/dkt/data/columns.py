@@ -95,6 +95,9 @@ def wanted_columns(path: Path, layout: Layout) -> list[int]:
             f"{path}: column {', '.join(absent)} is missing; the file has {', '.join(header)}. "
             f"This format has {','.join(layout.needs)}."
         )
+    twice = [name for name in layout.needs if header.count(name) > 1 and name != layout.skills]
+    if twice:
+        raise DataError(f"{path}: there are {header.count(twice[0])} columns {twice[0]}; rename all but one of them.")
     kept = {*layout.needs, layout.elapsed[0] if layout.elapsed else None}
     return [i for i, name in enumerate(header) if layout.keep_further or name in kept]
 
@@ -136,6 +139,8 @@ def answers_of(frame: pl.DataFrame, layout: Layout, where: Where, merge: bool | 
     """The tidy table of a frame with a layout's columns; `merge=False` keeps rows apart that are one answer."""
     import polars as pl
 
+    if frame.is_empty():
+        raise NoAnswers("there are no rows, so no answers.")
     answer = _answers(frame[layout.answer], layout)
     time = None if layout.time is None else _milliseconds(frame[layout.time], layout)
     frame, answer, time, notes = _without_what_is_no_answer(frame, answer, time, layout, where)
@@ -209,7 +214,7 @@ def encode_sets(cells: pl.Series, separator: str | None) -> tuple[list[str], Int
         if not several or separator is None:
             names, code = encode(cells)
             return names, code, np.arange(len(code) + 1, dtype=np.int64)
-        lists = cells.str.split(separator)
+        lists = cells.str.split(separator).list.eval(pl.element().str.strip_chars())
     names, code = encode(lists.explode(empty_as_null=False))
     return names, *distinct_sets(code, cumulated(lists.list.len().to_numpy()), len(names))
 

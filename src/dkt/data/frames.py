@@ -98,7 +98,10 @@ def read_parquet(path: Path) -> Answers:
     """The answers of a Parquet file, or of all those in a folder, whose columns are tidy ones or a known format's."""
     import polars as pl
 
-    frame = pl.read_parquet(path / "*.parquet" if path.is_dir() else path)
+    try:
+        frame = pl.read_parquet(path / "*.parquet" if path.is_dir() else path)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{path} is no Parquet that can be read: {error}") from error
     if frame.is_empty():
         raise DataError(f"{path} has no answers.")
     return _answers(frame, None, lambda row: f"{path}: row {row}", {})

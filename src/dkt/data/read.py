@@ -12,6 +12,7 @@ import numpy as np
 from dkt.data import datashop
 from dkt.data.columns import header_of, read_table
 from dkt.data.datashop import is_datashop_header, read_datashop
+from dkt.data.ednet import COLUMNS as EDNET_COLUMNS
 from dkt.data.ednet import EdNet, is_ednet
 from dkt.data.frames import from_frame, is_frame, read_parquet
 from dkt.data.layouts import COURSE, LAYOUTS, layout_of_header
@@ -86,8 +87,11 @@ def sniff(path: Path, look_at: int = 240) -> str:
             f"{path} is a directory without EdNet's u1.csv, ..., *.parquet or a store in it; name one file of answers."
         )
     with path.open("rb") as raw:
-        if raw.read(4) == b"PAR1":
-            return "parquet"
+        begins = raw.read(4)
+    if begins == b"PAR1":
+        return "parquet"
+    if begins.startswith((b"\x1f\x8b", b"PK\x03\x04", b"7z\xbc\xaf")):
+        raise DataError(f"{path} is compressed; unpack it, and name a file of what was in it.")
     try:
         with path.open(encoding="utf-8-sig") as file:
             lines = [line.strip() for line, _ in zip(file, range(look_at), strict=False)]
@@ -103,6 +107,8 @@ def sniff(path: Path, look_at: int = 240) -> str:
     known = layout_of_header(header)
     if known is not None:
         return known
+    if header == list(EDNET_COLUMNS):
+        raise DataError(f"{path} is one student of EdNet-KT1; name the folder that holds KT1/ and contents/.")
     records = [line.rstrip(",") for line in lines]
     good = {size: consistent_lines(records, size) for size in (3, 4)}
     if not any(good.values()):
