@@ -47,6 +47,7 @@ LAYERS = {
     "compat": 7,
     "explain": 7,
     "check": 7,
+    "parity": 7,
     "defaults": 8,
     "trainer": 8,
     "tuner": 8,

@@ -7,6 +7,7 @@ next point is they work out from what was told at this one, so that it is the sa
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ class Agreement:
         self.validation_due = False  # val_check_interval as a time: by the clock of process 0
         self.logs_steps = False  # some step value is to be reduced whenever loggers have a row
         self.signal: BaseException | None = None
+        self._batches = 1  # from one point to the next
         self.next_point = 1  # in batches of the run
         self.exchanges = 0
         self._last_batch, self._last_time = 0, time.monotonic()
@@ -47,7 +49,7 @@ class Agreement:
             signal_name(trainer._signal),
             seconds is not None and now - run.validated_time >= seconds,
             run.train_results.has_shared_steps(),
-            (now - self._last_time) / max(done.total_batch - self._last_batch, 1),
+            (now - self._last_time) / (done.total_batch - self._last_batch or math.inf),
         )
         stops, signals, clocks, steps, paces = zip(*run.strategy.gather_objects(mine), strict=True)
         self.exchanges += 1
@@ -55,7 +57,9 @@ class Agreement:
         self.validation_due = clocks[0]
         self.logs_steps = any(steps)
         self.hear(signals)
-        self.next_point = done.total_batch + max(1, min(MOST_BATCHES, int(SECONDS / max(*paces, 1e-9))))
+        if pace := max(paces):  # seconds a batch, where there was one since the last point
+            self._batches = max(1, min(MOST_BATCHES, int(SECONDS / pace)))
+        self.next_point = done.total_batch + self._batches
         self._last_batch, self._last_time = done.total_batch, time.monotonic()
 
     def hear(self, signals: Any) -> None:

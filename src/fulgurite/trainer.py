@@ -55,6 +55,7 @@ from fulgurite.utilities.types import LRSchedulerConfig
 
 if TYPE_CHECKING:
     from fulgurite.loggers.logger import Logger
+    from fulgurite.parity import ParityReport
     from fulgurite.profilers.profiler import Profiler
     from fulgurite.tuner.tuning import Tuner
 
@@ -364,6 +365,45 @@ class Trainer(OldMembers):
         from fulgurite.tuner.auto import tune
 
         return tune(self, model, *args, **kwargs)
+
+    def check_parity(
+        self,
+        model: LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        devices: int = 2,
+        max_steps: int = 10,
+        tolerance: float | None = None,
+    ) -> ParityReport:
+        """Whether several processes do what one does: on the CPU, with copies of the model and this trainer's flags.
+
+        The one process takes in each step what the several take together. Compared are the samples of each step, the
+        weights after it, and the metrics of each epoch; the report says what differs first. Dropout and batch norm
+        differ by their nature, and the report names them where something does.
+
+        Args:
+            model: what to train; the processes are spawned, so it and the data can be pickled.
+            train_dataloaders: a DataLoader of a data set with a length, or a data module.
+            val_dataloaders: a loader or several.
+            devices: how many processes.
+            max_steps: optimizer steps to compare.
+            tolerance: relative; by default 1e-10 in double precision, 1e-4 in single.
+        """
+        from fulgurite.parity import check_parity
+
+        train, val = train_dataloaders, val_dataloaders
+        if isinstance(train, LightningDataModule):
+            train.prepare_data()
+            train.setup("fit")
+            val = train.val_dataloader() if overrides(train, "val_dataloader", LightningDataModule) else None
+            train = train.train_dataloader()
+        elif train is None and overrides(model, "train_dataloader", LightningModule):
+            train = model.train_dataloader()
+        flags = {
+            name: getattr(self, name)
+            for name in ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
+        }
+        return check_parity(type(self), model, train, val, devices, max_steps, self.precision, tolerance, flags)
 
     @property
     def _tuner(self) -> Tuner:

@@ -1,0 +1,54 @@
+"""trainer.check_parity: the user's own model and data, several processes against one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+import fulgurite as pl
+from fulgurite.utilities.exceptions import MisconfigurationException
+from helpers.cases import QUIET, Buckets, Net, Stream, samples
+
+pytestmark = [pytest.mark.multi]
+VAL = DataLoader(samples(4), 2)
+
+
+class Leaning(Net):
+    """Its loss depends on which process it is on: the mistake that the check is for."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        return loss * (1 + (batch_idx == 2 and self.global_rank))
+
+
+def test_a_sound_model_is_equal_and_left_as_it_was() -> None:
+    model, before = Net(metrics=False), torch.get_rng_state()
+    weights = {name: p.clone() for name, p in model.state_dict().items()}
+    trainer = pl.Trainer(**QUIET, accumulate_grad_batches=2, gradient_clip_val=0.1)
+    report = trainer.check_parity(model, DataLoader(samples(31), 4, shuffle=True), DataLoader(samples(7), 2))
+    assert report.equal, str(report)
+    assert report.samples > 31 and "the same samples, metrics and weights" in str(report)
+    assert all(torch.equal(p, weights[name]) for name, p in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.slow
+def test_the_first_difference_is_named() -> None:
+    report = pl.Trainer(**QUIET).check_parity(Leaning(metrics=False), DataLoader(samples(40), 4), VAL)
+    assert not report.equal
+    assert report.first_difference is not None and report.first_difference.startswith("the weights after batch 2: net.")
+
+
+@pytest.mark.slow
+def test_a_bucketed_sampler_is_compared_in_groups() -> None:
+    loader = DataLoader(samples(31), batch_sampler=Buckets([4, 3, 5, 2, 6, 1, 7, 3]))
+    report = pl.Trainer(**QUIET).check_parity(Net(metrics=False), loader, VAL, devices=3)
+    assert report.equal, str(report)
+
+
+def test_a_stream_cannot_be_put_together() -> None:
+    with pytest.raises(MisconfigurationException, match="DataLoader of a data set with a length"):
+        pl.Trainer(**QUIET).check_parity(Net(), DataLoader(Stream(samples(8), 0, 1), 2))
