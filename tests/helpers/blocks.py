@@ -16,16 +16,16 @@ from fulgurite.callbacks import Checkpoint
 class Block(nn.Sequential):
     """A unit of its own where a policy says so; its sizes divide by neither 2 nor 3."""
 
-    def __init__(self) -> None:
-        super().__init__(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 5))
+    def __init__(self, hidden: int) -> None:
+        super().__init__(nn.Linear(5, hidden), nn.Tanh(), nn.Linear(hidden, 5))
 
 
 class Blocks(LightningModule):
-    def __init__(self, lr: float = 0.1, name: str = "AdamW") -> None:
+    def __init__(self, lr: float = 0.1, name: str = "AdamW", hidden: int = 7) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.first = nn.Linear(4, 5)
-        self.blocks = nn.ModuleList([Block(), Block()])
+        self.blocks = nn.ModuleList([Block(hidden), Block(hidden)])
         self.last = nn.Linear(5, 1)
         self.scale = nn.Parameter(torch.ones(3))  # of the root, used after forward has ended
         self.register_buffer("seen", torch.zeros(()))
@@ -62,10 +62,7 @@ def samples(count: int = 24, seed: int = 1) -> Tensor:
 
 
 def loader(batch_size: int, count: int = 24, **flags: Any) -> DataLoader[Any]:
-    import os
-
-    n = int(os.environ.get("WORLD_SIZE", 1))
-    return DataLoader(samples(count), batch_size // n, **flags)  # type: ignore[arg-type]  # a tensor is a data set
+    return DataLoader(samples(count), batch_size, **flags)  # type: ignore[arg-type]  # a tensor is a data set
 
 
 def quiet(**flags: Any) -> Trainer:

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 
 from fulgurite import LightningModule, Trainer
 from fulgurite.__main__ import main
+from fulgurite.callbacks import ModelCheckpoint
 from fulgurite.core.saving import read_checkpoint
 from fulgurite.plugins import CheckpointIO
 from fulgurite.strategies import FSDPStrategy, ModelParallelStrategy
@@ -372,3 +373,158 @@ def test_a_folder_of_shards_becomes_one_file(saved: tuple[Path, dict[str, Any]],
     assert ours.keys() == theirs.keys()
     main(["consolidate", str(folder)])
     assert (folder.parent / "step=3.ckpt.consolidated").is_file()
+
+
+@pytest.mark.multi
+@pytest.mark.slow
+def test_three_processes_go_on_from_what_two_or_one_have_saved(
+    saved: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, answers = saved
+    one = Path("one")
+    fitted(6, callbacks=[ModelCheckpoint(one, "{step}", every_n_train_steps=1, save_top_k=-1)])
+    paths = {"full": folder / "full", "sharded": folder / "sharded", "one": one.absolute()}
+    script = "".join(
+        f"answers[{name!r}] = weights(fitted(6, strategy='fsdp', ckpt_path={str(path / 'step=3.ckpt')!r}))\n"
+        for name, path in paths.items()
+    )
+    script += 'trainer = quiet(strategy="fsdp")\ntrainer.validate(Blocks(), loader(6), verbose=False)\n'
+    script += 'trainer.save_checkpoint("weights.ckpt", weights_only=True)\nanswer(answers)'
+    three = run_ranks(_SAVE + script, 3, tmp_path)[0]
+    far = {name: furthest(answers["full"], three[name]) for name in paths}
+    assert max(far.values()) < 1e-12, far
+    assert "optimizer_states" not in read_checkpoint(tmp_path / "weights.ckpt")
+
+
+_LIFE = f"""{_USE}
+class Falling(Blocks):
+    def on_validation_epoch_end(self):
+        self.log("score", torch.tensor([5.0, 3.0, 4.0, 2.0, 6.0, 7.0, 8.0][self.trainer.current_epoch]))
+
+def life(kind, **flags):
+    torch.manual_seed(3)
+    best = ModelCheckpoint(kind, "best-{{epoch}}", monitor="score", save_top_k=2, save_last=True)
+    stop = EarlyStopping("score", patience=2)
+    strategy = FSDPStrategy(auto_wrap_policy={{Block}}, state_dict_type=kind)
+    trainer = quiet(strategy=strategy, callbacks=[best, stop], max_epochs=9, **flags)
+    model = Falling()
+    trainer.fit(model, loader(6), loader(6, 12))
+    end = weights(model)
+    trainer.test(ckpt_path="best", dataloaders=loader(6, 12), verbose=False)
+    return {{
+        "files": sorted(os.listdir(kind)), "folders": {{Path(p).is_dir() for p in Path(kind).iterdir()}},
+        "best": best.best_model_path, "epochs": trainer.current_epoch, "end": end, "tested": weights(model),
+        "predictions": len(trainer.predict(model, loader(6, 12))),
+    }}
+"""
+
+
+@pytest.mark.multi
+@pytest.mark.slow
+def test_callbacks_keep_the_best_and_the_last_and_stop_early(tmp_path: Path) -> None:
+    from_async = 'life("sharded", plugins=[pl.plugins.AsyncCheckpointIO()])'
+    script = f'{_LIFE}answer([life("full"), {from_async}])'
+    full, shards = run_ranks(script, 2, tmp_path)[0]
+    for lived in (full, shards):
+        assert lived["files"] == ["best-epoch=1.ckpt", "best-epoch=3.ckpt", "last.ckpt"]
+        assert lived["best"].endswith("best-epoch=3.ckpt")
+        assert lived["epochs"] == 6
+        assert furthest(lived["end"], lived["tested"]) > 1e-3
+        assert furthest(lived["tested"], read_checkpoint(lived["best"])["state_dict"]) == 0
+    assert (full["folders"], shards["folders"]) == ({False}, {True})
+    assert furthest(full["end"], shards["end"]) == 0
+
+
+@pytest.mark.multi
+@pytest.mark.slow
+def test_a_process_that_cannot_write_its_shards_fails_the_save_on_all(tmp_path: Path) -> None:
+    script = f"""{_SAVE}
+model = saving("sharded", "saved", max_steps=2)
+import torch.distributed.checkpoint.filesystem as files
+def full(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+if RANK == 1:
+    files.FileSystemWriter.write_data = full
+for name in ("step=1.ckpt", "step=9.ckpt"):
+    try:
+        strategy = FSDPStrategy(state_dict_type="sharded")
+        trainer = quiet(strategy=strategy, max_steps=0)
+        trainer.fit(Blocks(), loader(6), loader(6))
+        trainer.save_checkpoint(f"saved/{{name}}")
+    except OSError as error:
+        answers[name] = str(error)
+answer(answers)
+"""
+    for said in run_ranks(script, 2, tmp_path):
+        assert all("could not be written: No space left on device" in message for message in said.values())
+        assert said.keys() == {"step=1.ckpt", "step=9.ckpt"}
+    assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == ["step=1.ckpt", "step=2.ckpt"]
+    assert read_checkpoint(tmp_path / "saved" / "step=1.ckpt")["global_step"] == 1
+
+
+_PARALLEL = f"""{_USE}
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+class Own(Blocks):
+    def configure_model(self):
+        if any(hasattr(p, "placements") for p in self.parameters()):
+            return
+        mesh = self.device_mesh
+        if mesh["tensor_parallel"].size() > 1:
+            for block in self.blocks:
+                parallelize_module(block, mesh["tensor_parallel"], {{"0": ColwiseParallel(), "2": RowwiseParallel()}})
+        if mesh["data_parallel"].size() > 1:
+            for block in self.blocks:
+                fully_shard(block, mesh=mesh["data_parallel"])
+            fully_shard(self, mesh=mesh["data_parallel"])
+
+def parallel(sizes, folder=None, shards=True, **flags):
+    torch.manual_seed(3)
+    model = Own(hidden=8)
+    strategy = ModelParallelStrategy(*sizes, save_distributed_checkpoint=shards)
+    if folder:
+        flags["callbacks"] = [ModelCheckpoint(folder, "{{step}}", every_n_train_steps=1, save_top_k=-1)]
+    quiet(strategy=strategy, **flags).fit(model, loader(6), loader(6, 12))
+    return weights(model)
+"""
+SIZES = {"sharded only": ((2, 1), 2), "parallel layers only": ((1, 2), 2), "both": ((2, 2), 4)}
+
+
+@pytest.mark.multi
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", SIZES)
+def test_what_configure_model_has_sharded_trains_as_one_process(sizes: str, tmp_path: Path) -> None:
+    given, ranks = SIZES[sizes]
+    flags: dict[str, Any] = {"gradient_clip_val": 0.05, "accumulate_grad_batches": 2}
+    script = f"""{_PARALLEL}
+answers["plain"] = parallel({given}, "plain")
+answers["clipped"] = parallel({given}, "clipped", shards=False, **{flags})
+answer(answers)
+"""
+    answers = run_ranks(script, ranks, tmp_path)[0]
+    for name, own in (("plain", {}), ("clipped", flags)):
+        alone = weights(fitted(6, model={"hidden": 8}, **own))
+        assert furthest(alone, answers[name]) < 1e-12
+        paths = sorted((tmp_path / name).iterdir())
+        assert [path.is_dir() for path in paths] == [name == "plain"] * len(paths)
+        with pytest.warns(UserWarning, match=ELSEWHERE):
+            resumed = weights(fitted(6, ckpt_path=paths[0], model={"hidden": 8}, **own))
+        assert furthest(alone, resumed) < 1e-12
+
+
+@pytest.mark.multi
+@pytest.mark.slow
+def test_a_parameter_left_whole_is_named(tmp_path: Path) -> None:
+    script = f"""{_PARALLEL}
+class Forgetting(Own):
+    def configure_model(self):
+        for block in self.blocks:
+            fully_shard(block, mesh=self.device_mesh["data_parallel"])
+try:
+    quiet(strategy=ModelParallelStrategy(2, 1)).fit(Forgetting(), loader(6), loader(6))
+except ValueError as error:
+    answer(str(error))
+"""
+    for said in run_ranks(script, 2, tmp_path):
+        assert "each process would train its own: scale, first.weight, first.bias, last.weight" in said
