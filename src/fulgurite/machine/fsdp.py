@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from fulgurite.machine.environments import ClusterEnvironment
     from fulgurite.machine.precision import Precision
 
+T = TypeVar("T")
 _NOTHING = contextlib.nullcontext()
 _STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 # name -> whether a unit's parameters are freed between forward and backward, whether each group of processes has all
@@ -75,12 +76,13 @@ _FSDP1 = {
 class ShardedStrategy(DistributedStrategy):
     """What the two strategies share: steps that gather parameters, DTensors in clipping, loading and saving."""
 
-    evaluates_together = True  # a unit is gathered by all processes, so each runs as many batches as the others
     state_dict_type = "full"
     accumulates_unsharded = False
     device_mesh: DeviceMesh | None = None
     _offloads = False
-    _saving_group: Any = None
+    _words: Any = None  # a group for words on the CPU: None where the default one is of its kind
+    _saving_group: Any = None  # for the thread that writes shards
+    _following: _Following
 
     # setting up
     def setup(self, module: LightningModule) -> nn.Module:
@@ -92,8 +94,11 @@ class ShardedStrategy(DistributedStrategy):
         if strays and self._replicas > 1:
             raise MisconfigurationException(self._not_sharded(strays))
         self._roots = _roots(module)
+        if self.backend != "gloo" and self._words is None:
+            self._words = dist.new_group(backend="gloo")  # words told on the GPU would have to be waited for
         for root in self._roots:
             root.set_requires_gradient_sync(True)
+        self._following = _Following(module, self._words)
         self._register_steps(module)
         if self.state_dict_type == "sharded" and isinstance(self.checkpoint_io, AsyncCheckpointIO):
             # the thread that writes must not share a group with the training that goes on
@@ -131,7 +136,7 @@ class ShardedStrategy(DistributedStrategy):
             if name not in vars(module):
                 own = getattr(module, name)
                 register_fsdp_forward_method(module, name)  # type: ignore[arg-type]  # it is both
-                setattr(module, name, _as_step(own, getattr(module, name), module if name != "training_step" else None))
+                setattr(module, name, _as_step(own, getattr(module, name), lambda: self._following.tell(module)))
 
     def teardown(self) -> None:
         module = self.lightning_module
@@ -160,6 +165,28 @@ class ShardedStrategy(DistributedStrategy):
             alike = [p for p in parameters if p.grad is not None and _mesh_of(p.grad) == kind]
             nn.utils.clip_grads_with_norm_(alike, max_norm, total)
         return total
+
+    # evaluation
+    def in_company(self, batches: Iterable[T], is_over: Callable[[], bool]) -> Iterator[T]:
+        """The batches of this process; after its last it goes on gathering units with those that have more.
+
+        Before each batch all tell whether they have one. Where one has none, the first that has tells which unit it
+        gathers next.
+        """
+        following = self._following
+        for root in self._roots:
+            root._get_fsdp_state()._lazy_init()  # as at a first forward, which a process without a batch never has
+        with following.hooked():
+            for batch in batches:
+                if is_over():
+                    break
+                following.begin(has_batch=True)
+                yield batch
+                following.end()
+                for root in self._roots:  # backward would free its parameters; weights may change next
+                    root.reshard()
+            while following.begin(has_batch=False):
+                following.follow()
 
     # checkpoints
     def gathered(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
@@ -511,18 +538,81 @@ def _roots(module: nn.Module) -> list[FSDPModule]:
     return [root for child in module.children() for root in _roots(child)]
 
 
-def _as_step(own: Callable[..., Any], gathering: Callable[..., Any], root: FSDPModule | None) -> Callable[..., Any]:
-    """A step around which parameters are gathered, with the signature of the user's own, which torch's lacks.
+class _Following:
+    """How a process without a batch keeps up with those that gather units for theirs."""
 
-    Where no backward follows, which would free the root's parameters, that is done here: weights may change next.
-    """
+    def __init__(self, module: nn.Module, group: Any) -> None:
+        self.units = {id(part): part for part in module.modules() if isinstance(part, FSDPModule)}
+        self.numbers = {key: i for i, key in enumerate(self.units)}
+        self.places = {key: _a_parameter(cast(nn.Module, unit)) for key, unit in self.units.items()}
+        self.group = group
+        self.leader: int | None = None  # who tells what it gathers; None while all have a batch
+
+    @contextlib.contextmanager
+    def hooked(self) -> Iterator[None]:
+        hooks = [
+            cast(nn.Module, unit).register_forward_pre_hook(lambda part, _: self.tell(part), prepend=True)
+            for unit in self.units.values()
+        ]
+        try:
+            yield
+        finally:
+            self.leader = None
+            for hook in hooks:
+                hook.remove()
+
+    def begin(self, has_batch: bool) -> bool:
+        """A batch: whether any process has one, and who leads those that have none."""
+        rank, nobody = dist.get_rank(), dist.get_world_size()
+        told = torch.tensor([rank if has_batch else nobody, -1 if not has_batch else 0])
+        dist.all_reduce(told, dist.ReduceOp.MIN, group=self.group)
+        first, idle = told.tolist()
+        self.leader = first if idle and first != nobody else None
+        return bool(first != nobody)
+
+    def tell(self, unit: Any) -> None:
+        """Before the forward of a unit, on each process with a batch."""
+        place = self.places.get(id(unit))
+        if self.leader is not None and place is not None and isinstance(getattr(*place), DTensor):
+            self._heard(self.numbers[id(unit)])
+
+    def end(self) -> None:
+        if self.leader is not None:
+            self._heard(-1)
+
+    def follow(self) -> None:
+        """Gather what the leader gathers, and free it at once, until its batch ends."""
+        units = list(self.units.values())
+        while (number := self._heard(-1)) >= 0:
+            units[number].unshard()
+            units[number].reshard()
+
+    def _heard(self, number: int) -> int:
+        assert self.leader is not None
+        told = torch.tensor(number)
+        dist.broadcast(told, self.leader, group=self.group)
+        return int(told)
+
+
+def _a_parameter(unit: nn.Module) -> tuple[nn.Module, str] | None:
+    """Where a parameter is that the unit itself gathers: neither is it in an inner unit, nor left out of all."""
+    own: list[nn.Module] = [unit]
+    while own:
+        part = own.pop()
+        for name, parameter in part.named_parameters(recurse=False):
+            if isinstance(parameter, DTensor):
+                return part, name
+        own += [child for child in part.children() if not isinstance(child, FSDPModule)]
+    return None
+
+
+def _as_step(own: Callable[..., Any], gathering: Callable[..., Any], before: Callable[[], None]) -> Callable[..., Any]:
+    """A step around which parameters are gathered, with the signature of the user's own, which torch's lacks."""
 
     @functools.wraps(own)
     def step(*args: Any, **kwargs: Any) -> Any:
-        output = gathering(*args, **kwargs)
-        if root is not None:
-            root.reshard()
-        return output
+        before()
+        return gathering(*args, **kwargs)
 
     return step
 

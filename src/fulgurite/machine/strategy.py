@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -94,6 +94,10 @@ class Strategy:
     def gradient_sync(self, stepping: bool) -> AbstractContextManager[Any]:
         """Around forward and backward; processes exchange gradients only where a step follows."""
         return _NOTHING
+
+    def in_company(self, batches: Iterable[T], is_over: Callable[[], bool]) -> Iterator[T]:
+        """The batches of an evaluation, until `is_over`; processes may have different numbers of them."""
+        return (batch for batch in batches if not is_over())
 
     def clip_grad_norm(self, parameters: list[Tensor], max_norm: float) -> Tensor:
         return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
