@@ -265,7 +265,8 @@ def _strategy_by_name(name: str, chosen: Devices, num_nodes: int, environment: C
     if name in ("fsdp", "fsdp_cpu_offload"):
         from fulgurite.machine.fsdp import FSDPStrategy
 
-        return FSDPStrategy(cpu_offload=name == "fsdp_cpu_offload")
+        method = "fork" if in_notebook() and not started.creates_processes_externally else "popen"
+        return FSDPStrategy(cpu_offload=name == "fsdp_cpu_offload", start_method=method)
     known = ("auto", "single_device", *_START_METHODS, "fsdp", "fsdp_cpu_offload")
     raise ValueError(f"strategy={name!r} is not one of {', '.join(map(repr, known))}.")
 

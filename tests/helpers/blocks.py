@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,10 @@ def samples(count: int = 24, seed: int = 1) -> Tensor:
     return torch.randn(count, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def loader(batch_size: int, count: int = 24, **flags: Any) -> DataLoader[Any]:
-    return DataLoader(samples(count), batch_size, **flags)  # type: ignore[arg-type]  # a tensor is a data set
+def loader(batch_size: int, count: int = 24, among: int | None = None, **flags: Any) -> DataLoader[Any]:
+    """Batches of `batch_size` samples of all processes together."""
+    among = int(os.environ.get("WORLD_SIZE", "1")) if among is None else among
+    return DataLoader(samples(count), batch_size // among, **flags)  # type: ignore[arg-type]  # a tensor is a data set
 
 
 def quiet(**flags: Any) -> Trainer:
@@ -80,12 +83,14 @@ def quiet(**flags: Any) -> Trainer:
     return Trainer(**{**settings, **flags})
 
 
-def fitted(batch_size: int, count: int = 24, ckpt_path: str | Path | None = None, **flags: Any) -> Blocks:
+def fitted(
+    batch_size: int, count: int = 24, ckpt_path: str | Path | None = None, shuffle: bool = False, **flags: Any
+) -> Blocks:
     """A model trained from seed 3; alone where `flags` name no strategy."""
     torch.manual_seed(3)
     model = Blocks(**flags.pop("model", {}))
     trainer = quiet(**flags)
-    trainer.fit(model, loader(batch_size, count), loader(batch_size, 10), ckpt_path=ckpt_path)
+    trainer.fit(model, loader(batch_size, count, shuffle=shuffle), loader(batch_size, 10), ckpt_path=ckpt_path)
     return model
 
 

@@ -29,12 +29,14 @@ from fulgurite.core.saving import read_checkpoint
 from fulgurite.plugins import CheckpointIO
 from fulgurite.strategies import FSDPStrategy, ModelParallelStrategy
 from fulgurite.utilities.exceptions import MisconfigurationException
+from helpers import blocks
 from helpers.blocks import Block, Blocks, fitted, furthest, loader, quiet, samples, weights
 from helpers.processes import run_ranks
 
 # several cases share a group of processes: starting two costs about 4 s of processor time
 _USE = """
 from pathlib import Path
+from helpers import blocks
 from helpers.blocks import *
 from fulgurite.strategies import FSDPStrategy, ModelParallelStrategy
 from fulgurite.callbacks import *
@@ -485,7 +487,7 @@ def parallel(sizes, folder=None, shards=True, **flags):
     strategy = ModelParallelStrategy(*sizes, save_distributed_checkpoint=shards)
     if folder:
         flags["callbacks"] = [ModelCheckpoint(folder, "{{step}}", every_n_train_steps=1, save_top_k=-1)]
-    quiet(strategy=strategy, **flags).fit(model, loader(6), loader(6, 12))
+    quiet(strategy=strategy, **flags).fit(model, loader(6, among=sizes[0]), loader(6, 12, among=sizes[0]))
     return weights(model)
 """
 SIZES = {"sharded only": ((2, 1), 2), "parallel layers only": ((1, 2), 2), "both": ((2, 2), 4)}
@@ -528,3 +530,81 @@ except ValueError as error:
 """
     for said in run_ranks(script, 2, tmp_path):
         assert "each process would train its own: scale, first.weight, first.bias, last.weight" in said
+
+
+@pytest.mark.multi
+@pytest.mark.slow
+def test_evaluation_of_a_checkpoint_is_that_of_one_process(saved: tuple[Path, dict[str, Any]]) -> None:
+    folder, answers = saved
+    for act, path in (("validate", "sharded/step=3.ckpt"), ("test", "full/step=3.ckpt")):
+        (alone,) = getattr(quiet(), act)(Blocks(), loader(6, 12), ckpt_path=folder / path, verbose=False)
+        (ours,) = answers[act]
+        assert ours.keys() == alone.keys()
+        assert all(abs(ours[name] - alone[name]) < 1e-12 for name in alone)
+
+
+@pytest.mark.multi
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_sizes_that_do_not_divide_give_the_numbers_of_one_process(ranks: int, tmp_path: Path) -> None:
+    look = """
+def look(**flags):
+    found = {}
+    for count in (24, 23, 19, 1):
+        torch.manual_seed(3)
+        model, trainer = Blocks(), quiet(**flags)
+        trainer.fit(model, loader(6, count, shuffle=True), loader(6, 10))
+        metrics = {k: float(trainer.callback_metrics[k]) for k in ("loss_epoch", "val_loss")}
+        for left in (7, 1):
+            trainer.test(model, loader(6, left), verbose=False)
+            metrics[f"test {left}"] = float(trainer.callback_metrics["test_loss"])
+        found[count] = metrics, weights(model)
+    return found
+"""
+    script = f"{_USE}{look}answer(look(strategy=FSDPStrategy(auto_wrap_policy={{Block}})))"
+    space: dict[str, Any] = {**vars(blocks), "torch": torch}
+    exec(look, space)
+    alone = space["look"]()
+    for answers in run_ranks(script, ranks, tmp_path):
+        for count, (metrics, end) in alone.items():
+            assert furthest(end, answers[count][1]) < 1e-12
+            assert {k: v for k, v in metrics.items() if abs(v - answers[count][0][k]) >= 1e-12} == {}
+
+
+# on GPUs
+@pytest.mark.gpu
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp_cpu_offload"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed", "bf16-true"])
+@pytest.mark.usefixtures("alone")
+def test_a_gpu_trains_what_it_trains_without_sharding(strategy: str, precision: str) -> None:
+    def trained(strategy: str) -> tuple[LightningModule, dict[str, Tensor]]:
+        torch.manual_seed(3)
+        model = Blocks(lr=0.01)
+        data = DataLoader(samples().float(), 6)  # type: ignore[arg-type]  # a tensor is a data set
+        trainer = quiet(accelerator="gpu", devices=1, strategy=strategy, precision=precision, gradient_clip_val=0.5)
+        trainer.fit(model, data, data)
+        return model, {name: value.cpu().float() for name, value in weights(model).items()}
+
+    model, sharded = trained(strategy)
+    assert model.device.type == "cuda"
+    places = {p.to_local().device.type for p in model.parameters()}  # type: ignore[operator]  # sharded ones have it
+    assert places == {"cpu" if strategy == "fsdp_cpu_offload" else "cuda"}
+    _, plain = trained("auto")
+    assert furthest(sharded, plain) < (1e-5 if precision == "32-true" else 2e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.multi
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="two GPUs are needed")
+def test_two_gpus_give_the_weights_of_one_and_save_shards(tmp_path: Path) -> None:
+    script = f"""{_SAVE}
+flags = dict(accelerator="gpu", devices=2)
+for kind in ("full", "sharded"):
+    answers[kind] = saving(kind, kind, **flags)
+    answers[f"{{kind}} again"] = saving(kind, f"again-{{kind}}", f"{{kind}}/step=3.ckpt", **flags)
+answer({{name: {{k: v.cpu() for k, v in end.items()}} for name, end in answers.items()}})
+"""
+    answers = run_ranks(script, 2, tmp_path)[0]
+    alone = {name: value.cpu() for name, value in weights(fitted(6, accelerator="gpu", devices=1)).items()}
+    for end in answers.values():
+        assert furthest(end, alone) < 1e-12

@@ -33,6 +33,7 @@ from torch.optim import Optimizer
 from fulgurite.core.saving import read_checkpoint, write_checkpoint
 from fulgurite.core.sharded import META, is_sharded, named_optimizer_state, read_shards, write_sharded
 from fulgurite.machine.async_checkpoint import AsyncCheckpointIO
+from fulgurite.machine.ddp import START_METHODS
 from fulgurite.machine.distributed import DEFAULT_TIMEOUT, DistributedStrategy
 from fulgurite.machine.strategy import TorchCheckpointIO
 from fulgurite.optimizers import parameters_of
@@ -281,7 +282,7 @@ class ShardedStrategy(DistributedStrategy):
             return value
         everywhere = [Replicate()] * like.device_mesh.ndim
         whole = DTensor.from_local(value.to(like.device), like.device_mesh, everywhere, run_check=False)
-        return whole.redistribute(placements=like.placements)
+        return whole.redistribute(placements=like.placements).to(like.device)
 
     @property
     def _module(self) -> LightningModule:
@@ -314,6 +315,7 @@ class FSDPStrategy(ShardedStrategy):
         device_mesh: for HYBRID_SHARD how many replicas of how many shards, or a mesh.
         accumulates_unsharded: while gradients accumulate, keep them whole and exchange them once a window: faster by
             a reduction for each batch, for the memory of all gradients. By default they are shared out at each batch.
+        start_method: "popen" runs the script again for each process, "spawn" and "fork" call one function.
         **kwargs: what FSDP1 took; the values that FSDP2 has no counterpart for are errors that say what to write.
     """
 
@@ -335,6 +337,7 @@ class FSDPStrategy(ShardedStrategy):
         state_dict_type: Literal["full", "sharded"] = "full",
         device_mesh: tuple[int, int] | DeviceMesh | None = None,
         accumulates_unsharded: bool = False,
+        start_method: str = "popen",
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -347,6 +350,9 @@ class FSDPStrategy(ShardedStrategy):
             timeout,
         )
         _check_fsdp1(kwargs)
+        if start_method not in START_METHODS:
+            raise MisconfigurationException(f"start_method={start_method!r} is not one of {', '.join(START_METHODS)}.")
+        self.start_method = start_method
         name = getattr(sharding_strategy, "name", sharding_strategy)
         if name == "NO_SHARD":
             raise MisconfigurationException("sharding_strategy='NO_SHARD' is what strategy='ddp' does; use that.")
@@ -373,6 +379,12 @@ class FSDPStrategy(ShardedStrategy):
                 "activation_checkpointing and activation_checkpointing_policy say the same thing twice; pass one."
             )
         self._mesh_given = device_mesh
+
+    @property
+    def backend(self) -> str:
+        if self._offloads and self.process_group_backend is None and self.root_device.type == "cuda":
+            return "cpu:gloo,cuda:nccl"  # the norm of offloaded gradients is summed up where they are
+        return super().backend
 
     def setup_environment(self) -> None:
         super().setup_environment()
