@@ -54,7 +54,7 @@ def dump(trainer: Trainer, run: Run, loops: Callable[[Run], dict[str, Any]], wei
         if run.training:
             checkpoint[OURS] = _exact_state(run)
             if not run.alone:
-                checkpoint[OURS]["ranks"] = run.strategy.gather_objects(of_each_process(run, checkpoint[OURS]))
+                checkpoint[OURS]["ranks"] = run.strategy.gather_of_shares(of_each_process(run, checkpoint[OURS]))
     _add_hparams(checkpoint, module, trainer.datamodule)
     if not weights_only:
         if trainer.datamodule is not None and (state := trainer.datamodule.state_dict()):
@@ -126,25 +126,35 @@ def of_each_process(run: Run, state: dict[str, Any]) -> dict[str, Any]:
 
 def for_this_process(run: Run, state: dict[str, Any]) -> dict[str, Any]:
     """The state with what is this process's own; shared out anew where there were more or fewer processes."""
-    ranks, rank, world = state.get("ranks") or [state], run.strategy.global_rank, run.world_size
+    ranks, rank, world = state.get("ranks") or [state], run.strategy.data_rank, run.world_size
     before = state.get("loader", {}).get("world_size", len(ranks))
+    state = {**state, **_gradients_now(run, state, ranks)}
     if before == world and len(ranks) == world:
-        return {**state, **ranks[rank]}
+        return {**state, **{name: ranks[rank][name] for name in _OF_EACH if name in ranks[rank]}}
     if len(ranks) == 1 and world == 1 and "ranks" not in state:
         return state
     mine = ranks[rank::world]  # several, one or none
     own = {**state, "results": {"slots": merged_slots([one["results"]["slots"] for one in mine])}}
     own["metric_states"] = _merged_metrics(run, [one["metric_states"] for one in mine])
-    if "gradients" in state and (run.strategy.keeps_gradients_apart or "ranks" in state):
-        gradients: dict[str, Tensor] = {}
-        for one in mine:
-            for name, gradient in one.get("gradients", {}).items():
-                part = gradient * (world / len(ranks))  # the step averages over the processes of now
-                gradients[name] = gradients[name] + part if name in gradients else part
-        own["gradients"] = gradients
     if rank < len(ranks):
         return {**own, "rng": ranks[rank]["rng"]}
     return {**own, "rng": _other_draws(ranks[0]["rng"], rank)}
+
+
+def _gradients_now(run: Run, state: dict[str, Any], ranks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Pending gradients, where the processes that saved had each their own, as those of now have them."""
+    if not any("gradients" in one for one in ranks):
+        return {}  # averaged already, which is what a process of any number may begin with
+    apart, rank, world = run.strategy.keeps_gradients_apart, run.strategy.data_rank, run.world_size
+    gradients: dict[str, Tensor] = {}
+    for one in ranks[rank::world] if apart else ranks:
+        for name, gradient in one.get("gradients", {}).items():
+            # a step averages over the processes of now; where they share one gradient, it is the average already
+            part = (
+                gradient * ((world if apart else 1) / len(ranks)) if len(ranks) != (world if apart else 1) else gradient
+            )
+            gradients[name] = gradients[name] + part if name in gradients else part
+    return {"gradients": gradients}
 
 
 def _other_draws(state: dict[str, Any], rank: int) -> dict[str, Any]:

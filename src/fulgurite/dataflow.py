@@ -86,7 +86,7 @@ class DataFlow:
                 self.restore_draws(self.now)
                 self.now = None
             self._first = self._fresh(run.progress.epoch)
-        if run.world_size > 1:
+        if not run.alone:
             run.agreement.exchange()  # hooks of the start may have said to stop
 
     def open_train(self) -> None:
@@ -159,7 +159,7 @@ class DataFlow:
             loader = _in_order(loader, stage)
         if os.environ.get("PL_SEED_WORKERS", "0") == "1" and loader.worker_init_fn is None:
             loader.worker_init_fn = functools.partial(pl_worker_init_function, rank=self.run.strategy.global_rank)
-        if self.run.world_size > 1 and self.run.trainer.use_distributed_sampler:
+        if not self.run.alone and self.run.trainer.use_distributed_sampler:
             loader = self._shared(loader, stage)
         return loader
 
@@ -175,7 +175,7 @@ class DataFlow:
         if not can_share(loader):
             return loader
         kind = TrainShare if stage == "train" else EvalShare
-        share = share_of(loader, kind, strategy.global_rank, strategy.world_size, strategy.broadcast)
+        share = share_of(loader, kind, strategy.data_rank, strategy.data_size, strategy.broadcast)
         return _with_share(loader, share)
 
     def reload_if_due(self) -> None:
@@ -218,7 +218,7 @@ class DataFlow:
         self._ahead = None
         if isinstance(loader, CombinedLoader):
             return (batch for batch, _, _ in loader)
-        if _looks_ahead_in_indices(loader) and self.run.world_size == 1:
+        if _looks_ahead_in_indices(loader) and self.run.alone:
             self._ahead = deque()
             loader = _with_batch_sampler(loader, _LookingAhead(loader.batch_sampler, self._ahead))
         return iter(loader)
@@ -226,7 +226,7 @@ class DataFlow:
     def _with_last(self, batches: Iterator[Any], done: int = 0) -> Batches:
         limit = self.train_batches_count
         self.rng["first"] = self.draw_state()
-        if self.run.world_size > 1 or _share(self.train) is not None:
+        if not self.run.alone or _share(self.train) is not None:
             return self._together(batches, done)
         if self._ahead is not None:
             return self._told_by_sampler(batches, done)
@@ -251,7 +251,7 @@ class DataFlow:
         share = _share(self.train)
         if isinstance(share, TrainShare) and not share.items:
             return self._parts_of_share(batches, share, done)
-        declared = self.run.strategy.gather_objects(declared_sizes(self.train) if share is None else None)
+        declared = self.run.strategy.gather_of_shares(declared_sizes(self.train) if share is None else None)
         if None not in declared:
             return self._parts_declared(batches, declared, done)
         return self._parts_exchanged(batches, share, done)
@@ -271,7 +271,7 @@ class DataFlow:
             raise _no_batch()
 
     def _parts_declared(self, batches: Iterator[Any], declared: list[Any], done: int) -> Batches:
-        parts = parts_by_size(declared, self.run.strategy.global_rank, self.train_batches_count)
+        parts = parts_by_size(declared, self.run.strategy.data_rank, self.train_batches_count)
         batch = None
         for part in islice(parts, done, None):
             if part.mine or batch is None:
@@ -293,7 +293,7 @@ class DataFlow:
             else:  # this process has run out, and helps the others with the batch it had last
                 size = -1 if batch is None else 0
             told = torch.tensor([size, int(following is not _END)], device=self.run.device)
-            sizes, more = strategy.all_gather(told).T.tolist()
+            sizes, more = strategy.all_gather(told)[:: strategy.world_size // strategy.data_size].T.tolist()
             if -1 in sizes:
                 raise ValueError(
                     f"the training loader of process {sizes.index(-1)} yields no batch, and those of others do. Give "
@@ -409,7 +409,7 @@ class DataFlow:
     def _iterator_and_indices(self, loader: DataLoader[Any]) -> tuple[Iterator[Any], Iterator[Any]]:
         """The loader's iterator, and the iterator of index batches that feeds it."""
         sampler, self._ahead = loader.batch_sampler, None
-        if not _true_length(loader) and self.run.world_size == 1:
+        if not _true_length(loader) and self.run.alone:
             self._ahead = deque()
             sampler = _LookingAhead(sampler, self._ahead)
         shared = _Shared(sampler)
@@ -445,7 +445,7 @@ class DataFlow:
         results, transfer, loaders = run.results, run.transfer, self.evaluation[stage]
         several = len(loaders) > 1
         seen = run.progress.eval_batches.setdefault(stage, [0] * len(loaders))
-        trainer, alone, batches = run.trainer, run.world_size == 1, 0
+        batches = 0
         for k, loader in enumerate(loaders):
             count = min(limit, self.limits[stage][k])
             if not count:
@@ -453,11 +453,8 @@ class DataFlow:
             results.loader = k if several else None
             set_epoch(loader, run.progress.epoch)
             i = -1
-            for i, batch in enumerate(islice(loader, None if math.isinf(count) else int(count))):
-                if trainer._signal is not None:
-                    if not alone:  # the others hear of it at the end of their batches
-                        break
-                    run.raise_signal()
+            own = islice(loader, None if math.isinf(count) else int(count))
+            for i, batch in enumerate(run.strategy.in_company(own, self._is_over)):
                 batches += 1
                 if transfer is not None:
                     batch = transfer(batch, k)
@@ -465,9 +462,17 @@ class DataFlow:
                 yield (batch, i, k) if several else (batch, i)
                 results.publish_eval_step(seen[k])
                 seen[k] += 1
-            if not math.isinf(count) and i + 1 < count and _true_length(loader):
+            if not math.isinf(count) and i + 1 < count and _true_length(loader) and run.trainer._signal is None:
                 raise RuntimeError(_ended_early(None, i + 1, int(count), stage))
         results.last_batch_done(batches)
+
+    def _is_over(self) -> bool:
+        """A signal has come. Alone, this process acts on it; the others of several hear of it after their batches."""
+        if self.run.trainer._signal is None:
+            return False
+        if self.run.alone:
+            self.run.raise_signal()
+        return True
 
 
 # limits

@@ -63,7 +63,7 @@ class Run:
         self.profiler = trainer._active_profiler
         self.strategy, self.precision = trainer.strategy, trainer.precision_plugin
         self.device = self.strategy.root_device
-        self.world_size = self.strategy.world_size
+        self.world_size = self.strategy.data_size  # as far as the data is concerned
         self.part = WHOLE  # of the batch in work: what it counts in the step of all processes
         self.metrics = trainer._metrics
         self.progress: Progress = trainer.progress
@@ -86,7 +86,7 @@ class Run:
         self.predictions: list[list[Any]] = []
         self.transfer: Callable[[Any, int], Any] | None = None
         self.training = {"train"} <= set(sources)
-        self.alone = self.world_size == 1
+        self.alone = self.strategy.world_size == 1
         self.results_class: type[Results] = NoResults if trainer.barebones else Results
         if not self.alone:
             self.results_class = SharedNoResults if trainer.barebones else SharedResults
@@ -109,12 +109,12 @@ class Run:
         self.transfer = own_transfer(self)
         training_step = self._profiled("training_step", self.strategy.step("training_step"))
         self.training_step = self._taking_batch_idx(training_step)
-        if self.world_size > 1:
+        if not self.alone:
             self.training_step = self._among_others(self.training_step)
         self.as_output = self._first_output
         self.zero_grad = self._method("optimizer_zero_grad")
         self.backward = self._method("backward")
-        if self.world_size > 1:
+        if not self.alone:
             self.backward = self._counting_samples(self.backward)
         self.optimizer_step = module.optimizer_step  # not a place of its own: training_step logs inside it
         self.lr_scheduler_step = self._method("lr_scheduler_step")
@@ -263,7 +263,7 @@ class Run:
             )
         own = torch.as_tensor(0.0 if idle else weight, dtype=torch.float64, device=self.device).detach().reshape(())
         total = self.strategy.reduce(own, reduce_op="sum")
-        self.factor = own * self.world_size / torch.where(total == 0, torch.ones_like(total), total)
+        self.factor = own * self.strategy.world_size / torch.where(total == 0, torch.ones_like(total), total)
 
     def _counting_samples(self, backward: Callable[..., Any]) -> Callable[..., Any]:
         """Gradients are averaged over processes; the average over samples is what one process would have."""

@@ -76,7 +76,7 @@ class SharedResults(Results):
             )
             for i, (key, slot) in enumerate(mine.items())
         }
-        told = run.strategy.gather_objects((rows, self.own_batches, run.signal_name()))
+        told = run.strategy.gather_of_shares((rows, self.own_batches, run.signal_name()))
         all_rows: list[dict[Key, _Row]] = [rows for rows, _, _ in told]
         run.agreement.hear([signal for _, _, signal in told])
         run.agreement.raise_signal()
@@ -166,7 +166,7 @@ class SharedResults(Results):
             name: (slots[name].options.reduce, number * size if slots[name].options.reduce == "mean" else number, size)
             for name, number in numbers.items()
         }
-        told = self.run.strategy.gather_objects(mine if size else {})
+        told = self.run.strategy.gather_of_shares(mine if size else {})
         for name in dict.fromkeys(name for one in told for name in one):
             found = [one[name] for one in told if name in one]
             reduce = found[0][0]
@@ -214,7 +214,7 @@ def _merged(metrics: list[Any], strategy: Any) -> Iterator[list[Any]]:
     """
     parts = [part for metric in metrics for part in _stateful_parts(metric)]
     before = [_state(part) for part in parts]
-    told = strategy.gather_objects([apply_to_collection(state, Tensor, lambda t: t.detach().cpu()) for state in before])
+    told = strategy.gather_of_shares([apply_to_collection(state, Tensor, lambda t: t.detach().cpu()) for state in before])
     foreign = [copy.deepcopy(metric) if not _stateful_parts(metric) else None for metric in metrics]
     switches = []
     try:
@@ -275,9 +275,9 @@ def merged_states(part: Any, states: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _of_foreign(metric: Any, own: Any, strategy: Any) -> Any:
     """A metric that does not declare its states: merged by its own `merge_state`, else of this process alone."""
-    others = strategy.gather_objects(own)
+    others = strategy.gather_of_shares(own)
     if hasattr(own, "merge_state"):
-        own.merge_state([other for rank, other in enumerate(others) if rank != strategy.global_rank])
+        own.merge_state([other for rank, other in enumerate(others) if rank != strategy.data_rank])
         return own.compute()
     warn_once(
         f"{type(metric).__name__} neither declares its states as torchmetrics' do nor has merge_state(metrics), so its "

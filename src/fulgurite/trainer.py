@@ -1060,7 +1060,8 @@ class Trainer(OldMembers):
     @property
     def distributed_sampler_kwargs(self) -> dict[str, int] | None:
         """What a DistributedSampler needs to know, where there are several processes."""
-        return {"num_replicas": self.world_size, "rank": self.global_rank} if self.world_size > 1 else None
+        strategy = self.strategy
+        return {"num_replicas": strategy.data_size, "rank": strategy.data_rank} if self.world_size > 1 else None
 
 
 def _escaped(exception: StopIteration) -> str:

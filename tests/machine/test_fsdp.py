@@ -467,6 +467,7 @@ answer(answers)
 _PARALLEL = f"""{_USE}
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")  # of a parallel layer's output
 
 class Own(Blocks):
     def configure_model(self):

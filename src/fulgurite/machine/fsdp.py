@@ -92,7 +92,7 @@ class ShardedStrategy(DistributedStrategy):
         self._shard(module)
         self._place_rest(module)
         strays = [name for name, p in module.named_parameters() if p.requires_grad and not isinstance(p, DTensor)]
-        if strays and self._replicas > 1:
+        if strays and self.data_size > 1:
             raise MisconfigurationException(self._not_sharded(strays))
         self._roots = _roots(module)
         if self.backend != "gloo" and self._words is None:
@@ -111,11 +111,6 @@ class ShardedStrategy(DistributedStrategy):
 
     def _not_sharded(self, names: list[str]) -> str:
         raise NotImplementedError
-
-    @property
-    def _replicas(self) -> int:
-        """Groups of processes that see different batches."""
-        return self.world_size
 
     def _place_rest(self, module: LightningModule) -> None:
         """Buffers, metrics and whatever else has no parameters; and where the module says it is."""
@@ -493,9 +488,8 @@ class ModelParallelStrategy(ShardedStrategy):
         super().setup_environment()
         if self.device_mesh is not None:
             return
-        data, tensor = self._sizes
+        data, tensor = self._sizes[0], self._tensor_size
         data = self.num_nodes if data == "auto" else data
-        tensor = self.num_processes if tensor == "auto" else tensor
         if data * tensor != self.world_size:
             raise MisconfigurationException(
                 f"data_parallel_size={data} times tensor_parallel_size={tensor} is {data * tensor}, and there are "
@@ -523,9 +517,17 @@ class ModelParallelStrategy(ShardedStrategy):
                     dist.broadcast(tensor.data, 0)
 
     @property
-    def _replicas(self) -> int:
-        assert self.device_mesh is not None
-        return self.device_mesh["data_parallel"].size()
+    def data_size(self) -> int:
+        return max(self.world_size // self._tensor_size, 1)
+
+    @property
+    def data_rank(self) -> int:
+        return self.global_rank // self._tensor_size
+
+    @property
+    def _tensor_size(self) -> int:
+        tensor = self._sizes[1]
+        return self.num_processes if tensor == "auto" else tensor
 
     def _not_sharded(self, names: list[str]) -> str:
         return (

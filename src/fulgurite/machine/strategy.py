@@ -73,6 +73,16 @@ class Strategy:
     def is_global_zero(self) -> bool:
         return self.global_rank == 0
 
+    @property
+    def data_size(self) -> int:
+        """How many shares the data has: a group of processes that split each layer sees one."""
+        return self.world_size
+
+    @property
+    def data_rank(self) -> int:
+        """The number of this process's share."""
+        return self.global_rank
+
     def setup_environment(self) -> None:
         """Meet the other processes, where there are any."""
 
@@ -114,6 +124,10 @@ class Strategy:
     def gather_objects(self, obj: T) -> list[T]:
         """The objects of all processes, in the order of their ranks, on all."""
         return [obj]
+
+    def gather_of_shares(self, obj: T) -> list[T]:
+        """The objects of one process for each share of the data, on all."""
+        return self.gather_objects(obj)[:: self.world_size // self.data_size]
 
     def barrier(self, name: str | None = None) -> None:
         """Wait for all processes."""
