@@ -214,7 +214,9 @@ def _merged(metrics: list[Any], strategy: Any) -> Iterator[list[Any]]:
     """
     parts = [part for metric in metrics for part in _stateful_parts(metric)]
     before = [_state(part) for part in parts]
-    told = strategy.gather_of_shares([apply_to_collection(state, Tensor, lambda t: t.detach().cpu()) for state in before])
+    told = strategy.gather_of_shares(
+        [apply_to_collection(state, Tensor, lambda t: t.detach().cpu()) for state in before]
+    )
     foreign = [copy.deepcopy(metric) if not _stateful_parts(metric) else None for metric in metrics]
     switches = []
     try:
