@@ -163,6 +163,15 @@ def resolve(run: Run, stage: str, into: Hooks | None = None) -> Hooks:
     return hooks
 
 
+def owners(run: Run, name: str) -> list[str]:
+    """Who is called at the hook `name`, by class, in the order of the calls."""
+    last = [cb for cb in run.callbacks if getattr(cb, "_monitors", False)] if name == "on_train_epoch_end" else []
+    callbacks = [cb for cb in run.callbacks if overrides(cb, name, run.callback_base)]
+    module = [run.module] if TABLE[name].module and overrides(run.module, name, run.module_base) else []
+    called = [*(cb for cb in callbacks if cb not in last), *module, *(cb for cb in callbacks if cb in last)]
+    return [type(owner).__name__ for owner in called]
+
+
 def calls(run: Run, name: str, before_monitors: Calls = ()) -> Calls:
     """Whom to call at the hook `name`: callbacks, then the module; callbacks that monitor last at the epoch's end."""
     last = [cb for cb in run.callbacks if getattr(cb, "_monitors", False)] if name == "on_train_epoch_end" else []

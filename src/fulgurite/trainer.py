@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 import traceback
@@ -50,7 +51,7 @@ from fulgurite.states import RunningStage, TrainerFn, TrainerState, TrainerStatu
 from fulgurite.tables import results_table
 from fulgurite.utilities.exceptions import MisconfigurationException, SIGTERMException
 from fulgurite.utilities.rank_zero import rank_zero_info, rank_zero_warn
-from fulgurite.utilities.seed import seed_everything
+from fulgurite.utilities.seed import isolate_rng, seed_everything
 from fulgurite.utilities.types import LRSchedulerConfig
 
 if TYPE_CHECKING:
@@ -404,6 +405,60 @@ class Trainer(OldMembers):
             for name in ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
         }
         return check_parity(type(self), model, train, val, devices, max_steps, self.precision, tolerance, flags)
+
+    def explain(
+        self,
+        model: LightningModule,
+        train_dataloaders: Any = None,
+        val_dataloaders: Any = None,
+        datamodule: LightningDataModule | None = None,
+    ) -> str:
+        """The training loop as `fit` with these arguments would execute it, as Python to read.
+
+        It is the text of `loop.py` without what the settings rule out; each hook says who is called. The module's (and
+        data module's) prepare_data, setup, configure_model, configure_callbacks and configure_optimizers are called, no
+        other hook is, and nothing is trained or written.
+
+        Example::
+
+            print(trainer.explain(model, train_loader, val_loader))
+        """
+        from fulgurite.explain import explained
+        from fulgurite.tuner.trial import quiet
+
+        if self.strategy.launcher is not None:
+            raise NotImplementedError(
+                f"explain reads the settings of one process, and this trainer starts {self.world_size}. Ask a trainer "
+                "with devices=1: the loop is the same page."
+            )
+        if isinstance(train_dataloaders, LightningDataModule):
+            datamodule, train_dataloaders = train_dataloaders, None
+        beside, given = quiet(self, list(self.callbacks)), {"train": train_dataloaders, "validation": val_dataloaders}
+        beside.strategy = copy.copy(self.strategy)
+        module = beside._module_of(TrainerFn.FITTING, model)
+        before = module._trainer, datamodule.trainer if datamodule is not None else None
+        try:
+            with isolate_rng():
+                beside._attach(TrainerFn.FITTING, module, given, datamodule)
+                run = beside._run = Run(beside, module, {s: beside._source_of(s) for s in given}, loop.before_step)
+                beside._attach_module_callbacks(run)
+                beside._check(TrainerFn.FITTING)
+                beside._prepare_data()
+                if datamodule is not None:
+                    datamodule.setup(stage=TrainerFn.FITTING)
+                module.setup(stage=TrainerFn.FITTING)
+                with beside.init_module():
+                    module.configure_model()
+                beside.precision_plugin.convert_module(module)
+                beside.strategy.setup(module)
+                run.configure_optimizers()
+                run.resolve_training()
+                run.sanity_batches = beside.num_sanity_val_steps if beside.enable_validation else 0
+                return explained(run)
+        finally:
+            module.trainer = before[0]
+            if datamodule is not None:
+                datamodule.trainer = before[1]
 
     @property
     def _tuner(self) -> Tuner:
