@@ -68,6 +68,31 @@ def test_a_stack_of_different_protocols_is_refused():
         Stack([Elo(protocol="last")])
 
 
+@pytest.mark.parametrize(
+    ("given", "batches", "expected"),
+    [
+        ({}, 100, (8, 3)),
+        ({}, 22, (28, 7)),
+        ({}, 1, (40, 10)),
+        ({"epochs": 5}, 1, (5, 3)),
+        ({"patience": 2}, 100, (8, 2)),
+    ],
+    ids=["large", "small", "tiny", "epochs given", "patience given"],
+)
+def test_small_data_gets_more_epochs_unless_they_are_given(given, batches, expected):
+    assert DKT(**given).schedule([None] * batches) == expected
+
+
+def test_the_scalar_of_a_question_is_read_or_learned():
+    read, learned = (DKT(scalar=scalar).new_task(TRAIN) for scalar in ("out-of-fold", "learned"))
+    assert read.features.names == ("question_ease",)  # tests/dkt/test_features.py: it knows nothing of its own row
+    assert read.model.scalar.question_ease is None
+    assert learned.features is None
+    assert learned.model.scalar.question_ease.num_embeddings == len(TRAIN.question_names) + 1
+    with pytest.raises(ValueError, match="scalar='guessed' is unknown; choose one of learned, out-of-fold"):
+        DKT(scalar="guessed").new_task(TRAIN)
+
+
 def test_names_of_the_catalogue():
     assert model_named("dkt").title == "DKT"
     assert model_named("akt-r+features", epochs=2).title == "AKT-R + features"
