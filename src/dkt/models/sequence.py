@@ -129,7 +129,8 @@ class SequenceModel(Model):
         return checkpoint
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.task = DktTask(**state["hyper_parameters"])
+        made_with = state["hyper_parameters"].items()
+        self.task = DktTask(**{name: value for name, value in made_with if name[0] != "_"})  # those are LightningCLI's
         self.task.on_load_checkpoint(state)
         self.task.load_state_dict(state["state_dict"])
 
