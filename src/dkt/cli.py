@@ -27,6 +27,7 @@ Deep knowledge tracing: from the answers a student gave, the probability that th
   dkt tune dkt-r --data school/train_data.csv --trials 20        settings, chosen on validation students
   dkt ensemble dkt.csv trees.csv -o submission.csv               the mean of submissions, or of their ranks, or a stack
   dkt data convert EdNet/ ednet/                                 to Parquet, or to a store for data larger than memory
+  dkt mastery CKPT school/train_data.csv --student 42            what a student knows: a table and a heat map
 
 `dkt COMMAND --help` explains a command.
 """
@@ -41,6 +42,7 @@ COMMANDS = {
     "compare": "fit several models on the same rows, print one table and draw it",
     "tune": "search the settings of a model, scored on validation students",
     "ensemble": "several models' predictions as one",
+    "mastery": "what a student knows, skill by skill, as a table and a heat map",
 }
 
 CONFIG_HELP = """
