@@ -87,11 +87,14 @@ class Watchdog:
         self._beats = 0
         self._ended = False  # the wait is over, and what is told is where it was
         self._stopped = threading.Event()
-        threading.Thread(target=self._run, name="fulgurite: heartbeat", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="fulgurite: heartbeat", daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
-        """The process leaves the others."""
+        """The process leaves the others. A thread that is in the store while Python ends aborts the process."""
         self._stopped.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(LATER)
 
     def say_over(self) -> None:
         """Tell all that the run has failed: who is in code of the user's own does not notice otherwise."""
