@@ -61,6 +61,19 @@ class Manual(Net):
         self.log("loss", self.loss(batch), on_step=True, on_epoch=True)
 
 
+class LogsAtEnds(Net):
+    """Means of one value, at an epoch's ends: weighed by a batch that a resumed run may not have seen."""
+
+    def on_train_epoch_start(self) -> None:
+        self.log("at_start", self.net[0].bias[0])
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("after_validation", self.net[0].bias[1])
+
+    def on_train_epoch_end(self) -> None:
+        self.log("at_end", self.net[0].bias[2])
+
+
 class Skipping(Net):
     """Some losses are None, and one epoch is left in the middle."""
 
@@ -210,6 +223,7 @@ SETTINGS = {
     "iterable": Setting({"val_check_interval": 5}, loader=lambda: DataLoader(Stream(), 3)),
     "items that draw": Setting(loader=lambda: DataLoader(Augmented(), 3, shuffle=True)),
     "None losses, -1 in mid-epoch": Setting(module=Skipping, optim=by_step),
+    "values logged at an epoch's ends": Setting(module=LogsAtEnds, optim=by_step),
     "a metric object": Setting({"val_check_interval": 4}, module=WithMetrics),
     "max_steps in mid-epoch": Setting({"max_steps": 26, "max_epochs": -1}),
     "LBFGS": Setting(optim=lambda m: torch.optim.LBFGS(m.parameters(), lr=0.1, max_iter=3)),

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fulgurite.hooks import TABLE
-from fulgurite.utilities.data import extract_batch_size
+from fulgurite.utilities.data import extract_batch_size, first_size
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import rank_zero_warn, warn_once
 
@@ -453,11 +453,17 @@ class Results:
                 }
                 for key, slot in self.slots.items()
                 if slot.fresh
-            ]
+            ],
+            # what an epoch's end logs is weighed by the last batch: 0.1 * 3 / 3 is not 0.1
+            "batch_size": self.batch_size,
+            "size_of_batch": None if self.batch is None else first_size(self.batch),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.pulled_at = self.run.progress.total_batch  # saving reads them
+        self.batch_size = state.get("batch_size")
+        if (size := state.get("size_of_batch")) is not None:
+            self.batch = torch.empty(size, 0)  # stands for the batch of which only the size counts
         for saved in state["slots"]:
             fx, name, loader = saved["key"]
             slot = Slot(fx, name, loader, Options(*saved["options"]), (), "the checkpoint")

@@ -31,6 +31,11 @@ def extract_batch_size(batch: Any) -> int:
     return size
 
 
+def first_size(batch: Any) -> int | None:
+    """The length of a batch's first tensor; None where it holds none."""
+    return next(_sizes(batch), None)
+
+
 def _sizes(data: Any) -> Iterator[int]:
     if isinstance(data, Tensor):
         yield data.size(0) if data.dim() else 1
