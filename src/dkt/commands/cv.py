@@ -21,6 +21,7 @@ from dkt.commands.shared import (
     read_merged,
 )
 from dkt.data.protocols import protocol_named
+from dkt.evaluate import Report as EvaluationReport
 from dkt.evaluate import report
 
 EPILOG = FORMATS_HELP
@@ -41,9 +42,14 @@ def run(arguments: argparse.Namespace) -> Report:
     torch.set_num_threads(arguments.threads)
     check_of_nets([arguments.model], arguments)
     answers = read_merged(arguments.data, arguments)
-    found = model_of(arguments.model, arguments).cross_validate(answers, arguments.folds)
-    for fold, result in enumerate(found.reports, start=1):
-        print(f"fold {fold} ({found.cpu_seconds[fold - 1]:.1f} CPU s): {result.score}")
+    done = 0
+
+    def told(result: EvaluationReport, seconds: float) -> None:
+        nonlocal done
+        done += 1
+        print(f"fold {done} of {arguments.folds} ({seconds:.1f} CPU s): {result.score}", flush=True)
+
+    found = model_of(arguments.model, arguments).cross_validate(answers, arguments.folds, told)
     whole = report(answers, found.out_of_fold, protocol_named(arguments.protocol), arguments.seed)
     print(f"all students, each by a model of the others:\n{whole}")
     if arguments.oof:
@@ -53,4 +59,10 @@ def run(arguments: argparse.Namespace) -> Report:
             lines.append(f"{names[s]},{i},{a},{float(p)!r}")
         arguments.oof.write_text("\n".join(lines) + "\n", encoding="utf-8")
         print(f"out-of-fold predictions: {arguments.oof}")
-    return {**empty_report(), "test": figures_of(whole), "folds": [r.as_dict() for r in found.reports]}
+    seconds = [round(value, 3) for value in found.cpu_seconds]
+    return {
+        **empty_report(),
+        "test": figures_of(whole),
+        "cpu_seconds": seconds,
+        "folds": [r.as_dict() for r in found.reports],
+    }

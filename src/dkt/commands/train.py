@@ -28,12 +28,18 @@ from dkt.data.table import Answers, DataError
 from dkt.evaluate import Floats, Score, baselines
 from dkt.models.base import Model
 from dkt.models.catalogue import load_model
+from dkt.models.lightgcn import LightGCN
 from dkt.models.sequence import SequenceModel
 from dkt.task import DktTask
 from fulgurite.callbacks import EarlyStopping, ModelCheckpoint
 from fulgurite.loggers import CSVLogger
 
-EPILOG = FORMATS_HELP
+EPILOG = f"""\
+  dkt train train.csv --model akt-r --set dim=128 --windows 50:25
+  dkt train train.csv --model trees --set num_leaves=63          trees, classic models and stacks (trees,dkt-r) alike
+  python -m dkt.lightning fit --help                             every flag of the Trainer, callbacks, loggers
+
+{FORMATS_HELP}"""
 DEFAULT = "its default"  # of a setting that was not given
 
 
@@ -111,6 +117,8 @@ def _train_net(
 def _fit(model: Model, train: Answers, valid: Answers, arguments: argparse.Namespace) -> tuple[Model, Report]:
     """The fitted model, saved, and what it cost."""
     since = time.process_time()
+    if isinstance(model, LightGCN):
+        model.progress = True
     model.fit(train, valid)
     seconds = time.process_time() - since
     path = Path(CSVLogger(arguments.out, name="dkt").log_dir) / "model.pt"

@@ -7,6 +7,7 @@ import inspect
 import os
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
@@ -115,8 +116,13 @@ class Model(ABC):
         """All figures over the positions that the protocol scores."""
         return report(answers, self.predict(answers), protocol_named(self.protocol), self.seed)
 
-    def cross_validate(self, answers: Answers, folds: int = 5) -> CrossValidation:
-        """Each fold's students predicted by a model of the others; the next fold chooses when to stop."""
+    def cross_validate(
+        self, answers: Answers, folds: int = 5, told: Callable[[Report, float], None] = lambda report, seconds: None
+    ) -> CrossValidation:
+        """Each fold's students predicted by a model of the others; the next fold chooses when to stop.
+
+        `told` hears of each fold when it is done: its report, and the CPU seconds it took.
+        """
         parts = folds_of(answers, folds, self.seed)
         probability = np.full(len(answers), np.nan)
         reports, seconds = [], []
@@ -131,6 +137,7 @@ class Model(ABC):
             is_test[parts[k]] = True
             probability[is_test[answers.student]] = predicted
             reports.append(report(test, predicted, protocol_named(self.protocol), self.seed))
+            told(reports[-1], seconds[-1])
         return CrossValidation(reports, probability, seconds)
 
 
