@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from dkt.calibration import draw
 from dkt.commands.shared import (
     FORMATS_HELP,
     Report,
@@ -17,6 +18,7 @@ from dkt.commands.shared import (
     read,
     report_rows,
 )
+from dkt.data.protocols import protocol_named
 from dkt.data.table import DataError
 from dkt.models.catalogue import load_model
 
@@ -26,6 +28,7 @@ EPILOG = FORMATS_HELP
 def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("checkpoint", type=Path, help="what dkt train or model.save wrote")
     command.add_argument("data", type=Path, help="file of answers; rows with answerCode -1 are left out")
+    command.add_argument("--plot", type=Path, metavar="FILE", help="also draw predicted against true shares")
     add_format(command)
     add_threads(command)
 
@@ -36,6 +39,13 @@ def run(arguments: argparse.Namespace) -> Report:
     answers = read(arguments.data, arguments.format).answered()
     if not len(answers):
         raise DataError(f"{arguments.data} has no known answers to compare predictions with; use `dkt predict`.")
-    figures = report_rows(answers, model.predict(answers), model.protocol)
+    probability = model.predict(answers)
+    figures = report_rows(answers, probability, model.protocol)
     print(f"{arguments.data}: {answers.n_students:,} students, {model.title}, protocol {model.protocol}\n{figures}")
+    if arguments.plot:
+        scored = protocol_named(model.protocol).scored(answers)
+        arguments.plot.parent.mkdir(parents=True, exist_ok=True)
+        right, title = answers.answer[scored].astype(bool), f"{model.title}, {arguments.data.name}"
+        draw(right, probability[scored], title, arguments.plot)
+        print(f"calibration: {arguments.plot}")
     return {**empty_report(), "test": figures_of(figures)}
