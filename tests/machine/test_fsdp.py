@@ -20,6 +20,7 @@ from torch.distributed.fsdp import (
     ShardingStrategy,
 )
 from torch.distributed.fsdp.wrap import CustomPolicy, ModuleWrapPolicy, size_based_auto_wrap_policy
+from torch.torch_version import TorchVersion
 from torch.utils.data import DataLoader
 
 from fulgurite import LightningModule, Trainer
@@ -273,6 +274,13 @@ def test_model_parallel_strategy_needs_a_model_that_configure_model_has_sharded(
         quiet(strategy=ModelParallelStrategy()).fit(Blocks(), loader(6), loader(6))
     with pytest.raises(MisconfigurationException, match="data_parallel_size=2 times tensor_parallel_size=1 is 2, and"):
         quiet(strategy=ModelParallelStrategy(2, 1)).fit(Blocks(), loader(6), loader(6))
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_torch_that_cannot_shard_on_the_cpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.6.0"))
+    with pytest.raises(MisconfigurationException, match=r"torch 2.6.0 shards on GPUs only; .* Use strategy='ddp'"):
+        fitted(6, strategy="fsdp")
 
 
 def test_old_and_new_names_of_the_strategies() -> None:

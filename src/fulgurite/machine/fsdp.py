@@ -382,6 +382,7 @@ class FSDPStrategy(ShardedStrategy):
         return super().backend
 
     def setup_environment(self) -> None:
+        _check_torch(self.root_device)
         super().setup_environment()
         if self._offloads and self.root_device.type != "cuda":
             raise MisconfigurationException(
@@ -485,6 +486,7 @@ class ModelParallelStrategy(ShardedStrategy):
         self.state_dict_type = "sharded" if save_distributed_checkpoint else "full"
 
     def setup_environment(self) -> None:
+        _check_torch(self.root_device)
         super().setup_environment()
         if self.device_mesh is not None:
             return
@@ -629,6 +631,13 @@ def _as_step(own: Callable[..., Any], gathering: Callable[..., Any], before: Cal
         return gathering(*args, **kwargs)
 
     return step
+
+
+def _check_torch(device: torch.device) -> None:
+    if device.type == "cpu" and torch.__version__ < "2.7":
+        raise MisconfigurationException(
+            f"torch {torch.__version__} shards on GPUs only; on the CPU it takes torch 2.7. Use strategy='ddp'."
+        )
 
 
 # FSDP1's words

@@ -70,12 +70,20 @@ def stack_of(thread: int) -> list[FrameType]:
     return found[::-1]
 
 
+def _another_connection(store: Any) -> Any:
+    """To the same store; of torch before 2.8 none can be asked for, and it is found where the processes met."""
+    if hasattr(store, "clone"):
+        return store.clone()
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return dist.TCPStore(address, port, is_master=False, wait_for_workers=False)  # type: ignore[attr-defined]  # documented
+
+
 class Watchdog:
     """The thread of one rank, and what it knows."""
 
     def __init__(self, store: Any, rank: int, world_size: int, timeout: timedelta, groups: list[Any]) -> None:
         # a connection of its own: the main thread keeps the other one busy while it waits for somebody
-        self.store, self.rank, self.world_size = store.clone(), rank, world_size
+        self.store, self.rank, self.world_size = _another_connection(store), rank, world_size
         self.limit, self.groups = timeout.total_seconds(), groups
         self.trainer: Trainer | None = None
         self.thread: int | None = None  # the one that is in a call of the trainer
