@@ -67,7 +67,10 @@ class Report:
 
     def __str__(self) -> str:
         s = self.score
-        lines = [f"{'':<10}{'AUC':>8}{'95%':>18}{'accuracy':>10}{'log loss':>10}{'Brier':>8}{'ECE':>8}{'rows':>11}"]
+        titles = ("AUC", "95% by student", "accuracy", "log loss", "Brier", "ECE", "rows")
+        lines = [
+            " " * 10 + "".join(f"{title:>{w}}" for title, w in zip(titles, (8, 18, 10, 10, 8, 8, 11), strict=True))
+        ]
         all_rows = (s.auc, self.auc_interval, s.accuracy, s.log_loss, s.brier, s.ece, s.n)
         leak_free = (
             s.auc_leakfree,
@@ -82,9 +85,7 @@ class Report:
             sure = "-" if pair is None else f"{pair[0]:.4f}..{pair[1]:.4f}"
             cells = "".join(f"{_shown(f):>{w}}" for f, w in zip(figures, (10, 10, 8, 8), strict=True))
             lines.append(f"{name:<10}{_shown(found):>8}{sure:>18}{cells}{'-' if n is None else f'{n:,}':>11}")
-        lines.append(
-            "AUC by the answer's place in the history that the model sees (95%: bootstrap samples of students)"
-        )
+        lines.append("AUC by the answer's place in the history that the model sees:")
         for name, groups in (("all rows", self.auc_by_history), ("leak-free", self.auc_leakfree_by_history)):
             if groups is not None:
                 lines.append(f"{name:<10}" + "  ".join(f"{g}: {_shown(v)} ({n:,})" for g, (v, n) in groups.items()))

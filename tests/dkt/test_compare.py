@@ -140,7 +140,7 @@ def test_a_report_prints_every_figure_over_all_rows_and_over_leak_free_rows():
     answers = replace(answers, question=answers.question // 2)  # now some rows ask the question of the row before
     found = report(answers, answers.extra["truth"], PROTOCOLS["akt"])
     head, all_rows, leak_free, _, *history = str(found).splitlines()
-    assert head.split() == ["AUC", "95%", "accuracy", "log", "loss", "Brier", "ECE", "rows"]
+    assert head.split() == ["AUC", "95%", "by", "student", "accuracy", "log", "loss", "Brier", "ECE", "rows"]
     fresh, p = answers.leak_free, answers.extra["truth"]
     right = answers.answer.astype(bool)
     for line, name, rows in ((all_rows, "all rows", right | True), (leak_free, "leak-free", fresh)):

@@ -74,8 +74,7 @@ def read_frame(path: Path, layout: Layout) -> pl.DataFrame:
     how = csv_options(layout)
     try:
         if len(wanted) < len(header_of(path, layout.delimiter)):
-            # Reading some of the columns does not see that a line has too many.
-            pl.scan_csv(path, **how).select(pl.all().null_count()).collect(engine="streaming")
+            check_fields(path, layout)
         frame: pl.DataFrame = pl.read_csv(path, columns=wanted, **how)
     except pl.exceptions.PolarsError as error:
         raise torn(path, layout.delimiter, error) from error
@@ -84,6 +83,13 @@ def read_frame(path: Path, layout: Layout) -> pl.DataFrame:
     if frame.is_empty():
         raise DataError(f"{path} has a header and no answers.")
     return frame
+
+
+def check_fields(path: Path, layout: Layout) -> None:
+    """Raise polars' error if a line has more fields than the header, which reading only some columns does not see."""
+    import polars as pl
+
+    pl.scan_csv(path, **csv_options(layout)).select(pl.all().null_count()).collect(engine="streaming")
 
 
 def wanted_columns(path: Path, layout: Layout) -> list[int]:
@@ -215,7 +221,7 @@ def encode_sets(cells: pl.Series, separator: str | None) -> tuple[list[str], Int
             names, code = encode(cells)
             return names, code, np.arange(len(code) + 1, dtype=np.int64)
         lists = cells.str.split(separator).list.eval(pl.element().str.strip_chars())
-    names, code = encode(lists.explode(empty_as_null=False))
+    names, code = encode(lists.explode())
     return names, *distinct_sets(code, cumulated(lists.list.len().to_numpy()), len(names))
 
 

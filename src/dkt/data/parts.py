@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dkt.data.columns import Layout, Lines, NoAnswers, answers_of, csv_options, torn, wanted_columns
+from dkt.data.columns import Layout, Lines, NoAnswers, answers_of, check_fields, csv_options, torn, wanted_columns
 from dkt.data.frames import read_parquet
 from dkt.data.layouts import LAYOUTS
 from dkt.data.table import Answers
@@ -77,6 +77,7 @@ class Parts:
         scan = pl.scan_csv(self.path, **csv_options(layout))
         empty_line: int | None = None
         try:
+            check_fields(self.path, layout)
             names = scan.collect_schema().names()
             for i, batch in enumerate(_batches(scan.with_row_index(LINE))):
                 blank = batch.select(pl.all_horizontal(pl.exclude(LINE).is_null())).to_series()
