@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.cases import CASES, run_case
+from helpers.cases import CASES, Net, run_case, samples
 from helpers.processes import run_ranks
 
 pytest.importorskip("torchmetrics")
@@ -18,8 +18,16 @@ pytestmark = [
 ]
 SCRIPT = """
 warnings.filterwarnings("ignore", message=".*No (positive|negative) samples.*")
-from helpers.cases import CASES, run_case
-answer({name: run_case(name, WORLD_SIZE, RANK, WORLD_SIZE) for name in NAMES})
+from helpers.cases import *
+
+class Both(Net):
+    def predict_step(self, batch, batch_idx, dataloader_idx=0):
+        return {"p": self(batch[0]), "k": batch[2]} if dataloader_idx == 0 else (batch[2], batch[2].tolist())
+loaders = [DataLoader(samples(9, 8), 2), DataLoader(samples(5, 8), batch_sampler=Buckets([2, 1, 1, 1]))]
+torch.manual_seed(1 + RANK)
+trainer = pl.Trainer(**QUIET, devices=WORLD_SIZE)
+gathered = trainer.predict(Both(metrics=False), loaders, gather=True)
+answer({"gathered": gathered} | {name: run_case(name, WORLD_SIZE, RANK, WORLD_SIZE) for name in NAMES})
 """
 QUICK = ["uneven", "one sample left", "accumulation", "fewer samples than processes", "buckets", "stream", "masked"]
 
@@ -64,6 +72,21 @@ def same(name: str, world: int, answers: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize("name", QUICK)
 def test_two_processes_train_and_measure_as_one(name: str, several: Any) -> None:
     same(name, 2, several(2, False))
+
+
+def test_predictions_gather_in_the_order_of_the_data_set(several: Any) -> None:
+    for answer in several(2, False):
+        first, second = answer["gathered"]
+        assert [batch["k"].tolist() for batch in first] == [[0, 1], [2, 3], [4, 5], [6, 7], [8]]
+        expected = Net(metrics=False)(samples(9, 8).tensors[0])
+        torch.testing.assert_close(torch.cat([batch["p"] for batch in first]), expected)
+        assert [len(k) for _, k in second] == [2, 1, 1, 1] and sorted(i for _, k in second for i in k) == [
+            0,
+            1,
+            2,
+            3,
+            4,
+        ]
 
 
 @pytest.mark.slow

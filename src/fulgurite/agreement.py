@@ -29,6 +29,7 @@ class Agreement:
         self.validation_due = False  # val_check_interval as a time: by the clock of process 0
         self.logs_steps = False  # some step value is to be reduced whenever loggers have a row
         self.signal: BaseException | None = None
+        self.requeues = False  # SLURM has asked some process to save and make room
         self._batches = 1  # from one point to the next
         self.next_point = 1  # in batches of the run
         self.exchanges = 0
@@ -49,13 +50,15 @@ class Agreement:
             signal_name(trainer._signal),
             seconds is not None and now - run.validated_time >= seconds,
             run.train_results.has_shared_steps(),
+            trainer._requeue_asked,
             (now - self._last_time) / (done.total_batch - self._last_batch or math.inf),
         )
-        stops, signals, clocks, steps, paces = zip(*run.strategy.gather_objects(mine), strict=True)
+        stops, signals, clocks, steps, requeues, paces = zip(*run.strategy.gather_objects(mine), strict=True)
         self.exchanges += 1
         self.should_stop = trainer.should_stop = any(stops)
         self.validation_due = clocks[0]
         self.logs_steps = any(steps)
+        self.requeues = trainer._requeue_asked = any(requeues)
         self.hear(signals)
         if pace := max(paces):  # seconds a batch, where there was one since the last point
             self._batches = max(1, min(MOST_BATCHES, int(SECONDS / pace)))

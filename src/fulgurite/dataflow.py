@@ -37,6 +37,7 @@ from fulgurite.shards import (
     TrainShare,
     can_share,
     declared_sizes,
+    in_order,
     keeps_its_order_to_itself,
     parts_by_size,
     share_of,
@@ -46,6 +47,7 @@ from fulgurite.utilities.data import extract_batch_size, sized_len
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import rank_zero_warn
 from fulgurite.utilities.seed import collect_rng_state, pl_worker_init_function, restore_rng_state
+from fulgurite.utilities.tree import apply_to_collection
 
 if TYPE_CHECKING:
     from fulgurite.run import Run
@@ -317,8 +319,11 @@ class DataFlow:
     def _delivered(self, batches: Batches) -> Batches:
         run, results, transfer = self.run, self.run.results, self.run.transfer
         fetch = batches.__next__ if run.profiler is None else run.profiled_fetch(batches.__next__)
+        trainer, agreement = run.trainer, run.agreement
         while True:
             run.raise_signal()
+            if trainer._requeue_asked and (run.alone or agreement.requeues):
+                run.requeue()
             try:
                 batch, last = fetch()
             except StopIteration:
@@ -437,6 +442,13 @@ class DataFlow:
         restore_rng_state(state)
         for generator, saved in zip(_generators(self.train), state.get("generators", ()), strict=False):
             _restore_generator(generator, saved)
+
+    def gathered_predictions(self, predictions: list[list[Any]]) -> list[list[Any]]:
+        """The predictions of all processes for each loader, in the order of its data set."""
+        on_cpu = apply_to_collection(predictions, Tensor, lambda t: t.cpu())
+        ranks = self.run.strategy.gather_objects(on_cpu)
+        loaders = self.evaluation["predict"]
+        return [in_order([rank[k] for rank in ranks], _share(loader)) for k, loader in enumerate(loaders)]
 
     # evaluation
     def eval_batches(self, stage: str, limit: int | float) -> Iterator[tuple[Any, ...]]:

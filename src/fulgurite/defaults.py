@@ -13,7 +13,7 @@ from fulgurite.callbacks.callback import Callback
 from fulgurite.callbacks.checkpoint import Checkpoint
 from fulgurite.hooks import overrides
 from fulgurite.machine.devices import Devices, in_notebook
-from fulgurite.machine.environments import ClusterEnvironment, environment_of
+from fulgurite.machine.environments import ClusterEnvironment, SLURMEnvironment, environment_of
 from fulgurite.machine.precision import Precision
 from fulgurite.machine.strategy import SingleDeviceStrategy, Strategy, TorchCheckpointIO
 from fulgurite.states import TrainerFn
@@ -362,6 +362,10 @@ def ordered(callbacks: list[Callback]) -> list[Callback]:
 
 def checkpoint_path(trainer: Trainer, fn: TrainerFn, given: str | Path | None, model_given: bool) -> str | Path | None:
     """Which file `ckpt_path` means."""
+    if fn == TrainerFn.FITTING and isinstance(trainer._environment, SLURMEnvironment):
+        requeued = _newest(Path(trainer.default_root_dir), "hpc_ckpt_*.ckpt")
+        if requeued is not None:  # this job has run before: it goes on from there, whatever the script was started with
+            return requeued
     best = next((cb for cb in trainer.checkpoint_callbacks if getattr(cb, "best_model_path", None) is not None), None)
     if given is None:
         if fn == TrainerFn.FITTING or model_given:

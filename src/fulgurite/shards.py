@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -227,3 +229,48 @@ def parts_by_size(declared: list[tuple[int, int, bool]], rank: int, limit: float
     for i in range(count):
         row = [s[i] if i < len(s) else 0 for s in each]
         yield Part(i + 1 == count, row[rank], sum(row))
+
+
+# predictions
+def in_order(ranks: list[list[Any]], share: Share | None) -> list[Any]:
+    """What all processes predicted, in the order of the data set, in batches as one process would have them."""
+    if share is None:  # shared out by the user: one process after the other
+        return [output for outputs in ranks for output in outputs]
+    if share.batch_size is None:
+        return _interleaved(ranks)
+    samples = [[sample for output in outputs for sample in _of_each_sample(output)] for outputs in ranks]
+    ordered, size = _interleaved(samples), share.batch_size
+    return [_batch(ordered[i : i + size]) for i in range(0, len(ordered), size)]
+
+
+def _interleaved(ranks: list[list[Any]]) -> list[Any]:
+    longest = max(map(len, ranks), default=0)
+    return [row[i] for i in range(longest) for row in ranks if i < len(row)]
+
+
+def _of_each_sample(output: Any) -> list[Any]:
+    if isinstance(output, Tensor) and output.dim():
+        return list(output.unbind())
+    if isinstance(output, Mapping):
+        parts = {name: _of_each_sample(value) for name, value in output.items()}
+        return [dict(zip(parts, row, strict=True)) for row in zip(*parts.values(), strict=True)]
+    if isinstance(output, tuple):
+        return list(zip(*map(_of_each_sample, output), strict=True))
+    if isinstance(output, list):
+        return list(output)
+    raise TypeError(
+        f"predict(gather=True) puts predictions in the order of the samples, and predict_step returned "
+        f"{type(output).__name__}, which has no entry a sample. Return a tensor, a list, or a dictionary or tuple of "
+        "these, with one entry a sample."
+    )
+
+
+def _batch(samples: list[Any]) -> Any:
+    first = samples[0]
+    if isinstance(first, Tensor):
+        return torch.stack(samples)
+    if isinstance(first, dict):
+        return {name: _batch([sample[name] for sample in samples]) for name in first}
+    if isinstance(first, tuple):
+        return tuple(_batch(list(column)) for column in zip(*samples, strict=True))
+    return samples

@@ -40,7 +40,7 @@ from fulgurite.defaults import (
 from fulgurite.hooks import calls, for_module, overrides
 from fulgurite.machine.accelerators import Accelerator, accelerator_of
 from fulgurite.machine.devices import resolve_devices
-from fulgurite.machine.environments import ClusterEnvironment
+from fulgurite.machine.environments import ClusterEnvironment, environment_of
 from fulgurite.machine.precision import Precision
 from fulgurite.machine.signals import handled
 from fulgurite.machine.strategy import Strategy, TorchCheckpointIO
@@ -239,6 +239,8 @@ class Trainer(OldMembers):
         self._metrics = Metrics()
         self._sources: dict[str, Any] = {}
         self._signal: BaseException | None = None
+        self._requeue_asked = False  # by SLURM, to this process
+        self._environment = environment_of(flags.plugin(ClusterEnvironment))
         self._agreed_to_end = False  # the exception that ends the call ends it on all processes, after the same batch
         self._keep_predictions = True
         self._auto_lr_find: bool | str = False
@@ -328,8 +330,13 @@ class Trainer(OldMembers):
         return_predictions: bool | None = None,
         ckpt_path: str | Path | None = None,
         weights_only: bool | None = None,
+        gather: bool = False,
     ) -> list[Any] | None:
-        """What `predict_step` returns for each batch: a list, or with several loaders a list of lists."""
+        """What `predict_step` returns for each batch: a list, or with several loaders a list of lists.
+
+        Of several processes each returns its own share; with `gather=True` all return everything, in the order of the
+        data set and in batches as one process would have them.
+        """
         if self.strategy.launcher is not None:
             return self.strategy.launcher.launch("predict", locals())  # type: ignore[no-any-return]  # as below
         self._keep_predictions = return_predictions is None or return_predictions
@@ -338,6 +345,8 @@ class Trainer(OldMembers):
         assert run is not None
         if not self._keep_predictions:
             return None
+        if gather and not run.alone:
+            run.predictions = run.data.gathered_predictions(run.predictions)
         return run.predictions[0] if len(run.predictions) == 1 else run.predictions
 
     def _evaluate(

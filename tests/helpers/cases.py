@@ -69,13 +69,13 @@ class Net(pl.LightningModule):
             optimizer.step()
         return output
 
-    def evaluation(self, batch: Any, name: str) -> None:
+    def evaluation(self, batch: Any, name: str, dataloader_idx: int = 0) -> None:
         x, y, k = batch
         self.evaluated += k.tolist()
         logits = self(x)
         self.log(f"{name}_loss", torch.nn.functional.binary_cross_entropy_with_logits(logits, y))
         self.log(f"{name}_sum", y.sum(), reduce_fx="sum")
-        if hasattr(self, "acc"):
+        if hasattr(self, "acc") and dataloader_idx == 0:
             self.acc.update(logits.sigmoid(), y.long())
             self.auroc.update(logits.sigmoid(), y.long())
             self.log_dict({f"{name}_acc": self.acc, f"{name}_auroc": self.auroc})
@@ -84,7 +84,7 @@ class Net(pl.LightningModule):
         self.evaluation(batch, "val")
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self.evaluation(batch, "test")
+        self.evaluation(batch, "test", dataloader_idx)
 
     def predict_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         return self(batch[0])

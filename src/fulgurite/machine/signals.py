@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: a flag is set, and the run acts on it between two batches."""
+"""SIGTERM, Ctrl-C and SLURM's notice: a flag is set, and the run acts on it between two batches."""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from fulgurite.machine.environments import SLURMEnvironment
 from fulgurite.utilities.exceptions import SIGTERMException
 
 if TYPE_CHECKING:
     from fulgurite.trainer import Trainer
+
+
+def requeue_signal(trainer: Trainer) -> signal.Signals | None:
+    """The signal by which SLURM says that the time is nearly up; None where it does not run this, or is not to."""
+    environment = trainer._environment
+    if not isinstance(environment, SLURMEnvironment) or not environment.auto_requeue:
+        return None
+    return cast(signal.Signals, environment.requeue_signal or signal.SIGUSR1)
 
 
 @contextlib.contextmanager
@@ -40,6 +49,10 @@ def handled(trainer: Trainer) -> Iterator[None]:
         ours[signal.SIGINT] = interrupt
     if before[signal.SIGTERM] == signal.SIG_DFL:
         ours[signal.SIGTERM] = terminate
+    requeue = requeue_signal(trainer)
+    if requeue is not None and (at := signal.getsignal(requeue)) in (signal.SIG_DFL, signal.SIG_IGN):
+        before[requeue] = at
+        ours[requeue] = lambda number, frame: setattr(trainer, "_requeue_asked", True)
     for number, handler in ours.items():
         signal.signal(number, handler)
     try:
