@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fulgurite.utilities.exceptions import SIGTERMException
 
 if TYPE_CHECKING:
+    from fulgurite.machine.distributed import DistributedStrategy
     from fulgurite.run import Run
 
 SECONDS, MOST_BATCHES = 1.0, 50  # between two points, whichever comes first
 _KINDS: dict[str, type[BaseException]] = {"SIGTERM": SIGTERMException, "SIGINT": KeyboardInterrupt}
+_NAMES = list(_KINDS)
 
 
 class Agreement:
@@ -45,21 +47,24 @@ class Agreement:
         run, now = self.run, time.monotonic()
         trainer, done = run.trainer, run.progress
         seconds = run.val_seconds
-        mine = (
+        name = signal_name(trainer._signal)
+        mine: list[float] = [
             bool(trainer.should_stop),
-            signal_name(trainer._signal),
+            _NAMES.index(name) if name in _NAMES else -1,
             seconds is not None and now - run.validated_time >= seconds,
             run.train_results.has_shared_steps(),
             trainer._requeue_asked,
             (now - self._last_time) / (done.total_batch - self._last_batch or math.inf),
+        ]
+        stops, signals, clocks, steps, requeues, paces = zip(
+            *cast("DistributedStrategy", run.strategy).gather_numbers(mine), strict=True
         )
-        stops, signals, clocks, steps, requeues, paces = zip(*run.strategy.gather_objects(mine), strict=True)
         self.exchanges += 1
         self.should_stop = trainer.should_stop = any(stops)
-        self.validation_due = clocks[0]
+        self.validation_due = bool(clocks[0])
         self.logs_steps = any(steps)
         self.requeues = trainer._requeue_asked = any(requeues)
-        self.hear(signals)
+        self.hear(_NAMES[int(i)] if i >= 0 else None for i in signals)
         if pace := max(paces):  # seconds a batch, where there was one since the last point
             self._batches = max(1, min(MOST_BATCHES, int(SECONDS / pace)))
         self.next_point = done.total_batch + self._batches

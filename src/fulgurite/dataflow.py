@@ -16,7 +16,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -50,6 +50,7 @@ from fulgurite.utilities.seed import collect_rng_state, pl_worker_init_function,
 from fulgurite.utilities.tree import apply_to_collection
 
 if TYPE_CHECKING:
+    from fulgurite.machine.distributed import DistributedStrategy
     from fulgurite.run import Run
 
 _TRUE_LENGTHS = (SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
@@ -283,7 +284,7 @@ class DataFlow:
 
     def _parts_exchanged(self, batches: Iterator[Any], share: Any, done: int) -> Batches:
         """Sizes that nobody can know ahead: one exchange a step, of whether and how much each process has."""
-        strategy, limit = self.run.strategy, self.train_batches_count
+        strategy, limit = cast("DistributedStrategy", self.run.strategy), self.train_batches_count
         mine = islice(batches, None if math.isinf(limit) else int(limit) - done)
         batch, following = None, next(mine, _END)
         while True:
@@ -294,8 +295,8 @@ class DataFlow:
                 following = next(mine, _END)
             else:  # this process has run out, and helps the others with the batch it had last
                 size = -1 if batch is None else 0
-            told = torch.tensor([size, int(following is not _END)], device=self.run.device)
-            sizes, more = strategy.all_gather(told)[:: strategy.world_size // strategy.data_size].T.tolist()
+            told = strategy.gather_numbers([size, following is not _END])[:: strategy.world_size // strategy.data_size]
+            sizes, more = [int(row[0]) for row in told], [row[1] for row in told]
             if -1 in sizes:
                 raise ValueError(
                     f"the training loader of process {sizes.index(-1)} yields no batch, and those of others do. Give "

@@ -167,6 +167,7 @@ CASES: dict[str, tuple[int, str, dict[str, Any], dict[str, Any]]] = {
     "buckets": (31, "buckets", {}, {}),
     "buckets in mid-epoch validation": (31, "buckets", {}, {"val_check_interval": 1}),
     "stream": (29, "stream", {}, {}),
+    "stream that one process ends first": (13, "stream", {}, {}),
     "stream with fewer samples than a batch": (7, "stream", {}, {}),
     "masked": (31, "shuffle", {"masked": True}, {}),
     "manual": (29, "shuffle", {"manual": True}, {}),

@@ -240,6 +240,11 @@ class DistributedStrategy(Strategy):
             return _Gathered.apply(tensor, group)  # type: ignore[no-any-return,no-untyped-call]  # a tensor
         return _gathered(tensor, group)
 
+    def gather_numbers(self, numbers: list[float]) -> list[list[float]]:
+        """The numbers of all processes, in the order of their ranks, on all: one call, without comparing shapes."""
+        tensor = torch.tensor(numbers, dtype=torch.float64, device=self.root_device)
+        return _gathered(tensor, self.gradient_group).tolist()  # type: ignore[no-any-return]  # rows of floats
+
     def broadcast(self, obj: T, src: int = 0) -> T:
         """The object of process `src`, on all."""
         if self.by_itself:
