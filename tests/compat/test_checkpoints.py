@@ -148,3 +148,54 @@ def test_hyper_parameters_of_then_build_the_module() -> None:
     path = saved("1.5.10", 1, None, hparams_name="hparams", hyper_parameters=AttributeDict(lr=0.25))
     module = Module.load_from_checkpoint(path)
     assert module.hparams.lr == 0.25 and torch.equal(module.layer.weight, torch.full((1, 2), 0.25))
+
+
+# Files that these versions wrote themselves, by checkpoints/save.py: step 6 of 12, in the middle of the second epoch.
+FILES_OF_THEIRS = sorted((Path(__file__).parent / "checkpoints").glob("*.ckpt"))
+WEIGHTS = [
+    [0.022094620391726494, 0.10053254663944244, -0.23306672275066376, 0.12163528800010681],
+    [-0.0394536629319191],
+]
+
+WEIGHTS_1_5 = [[0.024200603365898132, 0.11156754195690155, -0.1967555284500122, 0.11084683984518051], [-0.03845722228]]
+
+
+class Theirs(pl.LightningModule):
+    """The module of save.py."""
+
+    def __init__(self, width: int = 1, lr: float = 0.2) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.layer = torch.nn.Linear(4, width)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        return self.layer(batch).pow(2).mean()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", self.layer(batch).pow(2).mean())
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.hparams.lr)
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)]
+
+
+def rows(n: int) -> Any:
+    items = torch.randn(n * 2, 4, generator=torch.Generator().manual_seed(n))
+    return torch.utils.data.DataLoader(items, batch_size=2)
+
+
+@pytest.mark.parametrize("path", FILES_OF_THEIRS, ids=lambda path: path.stem)
+@pytest.mark.filterwarnings("ignore:The checkpoint directory was", "ignore:this checkpoint was saved in mid-epoch")
+def test_a_run_of_an_old_version_is_finished_as_it_would_have_finished_it(path: Path) -> None:
+    module = Theirs.load_from_checkpoint(path)
+    assert module.hparams == {"width": 1, "lr": 0.1}
+    keep = ModelCheckpoint("out", monitor="val_loss", save_top_k=-1)
+    flags = {**QUIET, "enable_checkpointing": True, "num_sanity_val_steps": 0}
+    trainer = pl.Trainer(**flags, max_epochs=3, callbacks=[keep])
+    trainer.fit(module, rows(4), rows(1), ckpt_path=str(path))
+    if path.stem == "1.5.10":  # it called the epoch done in which it saved, and went on with the next
+        expected, steps = WEIGHTS_1_5, 11
+    else:
+        expected, steps = WEIGHTS, 12
+    assert trainer.global_step == steps and trainer.current_epoch == 3
+    torch.testing.assert_close([p.flatten() for p in module.parameters()], [torch.tensor(w) for w in expected])

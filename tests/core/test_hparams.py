@@ -163,3 +163,17 @@ def test_assigning_hparams_says_what_to_write_today() -> None:
     with pytest.warns(Warning, match="save_hyperparameters"):
         model.hparams = {}  # type: ignore[misc,assignment]
     assert HyperparametersMixin().hparams == {}
+
+
+def test_a_subclass_forgets_what_its_base_has_saved() -> None:
+    class Base(LightningModule):
+        def __init__(self, width: int, secret: str) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+
+    class Quiet(Base):
+        def __init__(self, width: int, secret: str) -> None:
+            super().__init__(width, secret)
+            self.save_hyperparameters(ignore="secret")
+
+    assert Quiet(2, "s").hparams == {"width": 2}

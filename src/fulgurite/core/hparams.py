@@ -73,6 +73,7 @@ class HyperparametersMixin:
         self._log_hyperparams = logger
         self._hparams_name = name
         self._set_hparams(kept)
+        self.remove_ignored_hparams(ignored)
         for key, value in kept.items():
             if isinstance(value, nn.Module):
                 rank_zero_warn(
@@ -83,6 +84,11 @@ class HyperparametersMixin:
 
     def _set_hparams(self, hparams: Mapping[Any, Any] | Namespace) -> None:
         self.hparams.update(_as_dict(hparams))
+
+    def remove_ignored_hparams(self, ignore_list: Iterable[str]) -> None:
+        """Forget these, also where a base class has saved them."""
+        for name in ignore_list:
+            self.hparams.pop(name, None)
 
     @property
     def hparams(self) -> AttributeDict:
