@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +277,22 @@ def test_model_parallel_strategy_needs_a_model_that_configure_model_has_sharded(
         quiet(strategy=ModelParallelStrategy(2, 1)).fit(Blocks(), loader(6), loader(6))
 
 
+class SavingInWindow(Blocks):
+    def on_train_batch_end(self, *args: Any) -> None:
+        if self.trainer.progress.total_batch == 1:
+            self.trainer.save_checkpoint("window.ckpt")
+
+
+@pytest.mark.usefixtures("alone")
+def test_gradients_that_are_not_in_the_checkpoint_are_told() -> None:
+    for unsharded in (False, True):
+        strategy = FSDPStrategy(accumulates_unsharded=unsharded)
+        trainer = quiet(strategy=strategy, accumulate_grad_batches=2, max_steps=1)
+        with pytest.warns(UserWarning, match="gradients are not in it") if unsharded else nullcontext():
+            trainer.fit(SavingInWindow(), loader(6), loader(6))
+        assert bool(read_checkpoint("window.ckpt")["fulgurite"]["gradients"]) is not unsharded
+
+
 @pytest.mark.usefixtures("alone")
 def test_a_torch_that_cannot_shard_on_the_cpu_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "__version__", TorchVersion("2.6.0"))
@@ -295,12 +312,14 @@ FLAGS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "two units, clipped by norm, accumulating": {"gradient_clip_val": 0.05, "accumulate_grad_batches": 2},
     "gradients kept whole in a window": {"gradient_clip_val": 0.05, "accumulate_grad_batches": 3},
+    "a replica on each process": {"gradient_clip_val": 0.05},
     "clipped by value": {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value", "model": {"name": "SGD"}},
 }
 STRATEGIES = {
     "as it is": "'fsdp'",
     "two units, clipped by norm, accumulating": "FSDPStrategy(auto_wrap_policy={Block})",
     "gradients kept whole in a window": "FSDPStrategy(auto_wrap_policy={Block}, accumulates_unsharded=True)",
+    "a replica on each process": "FSDPStrategy(sharding_strategy='HYBRID_SHARD', device_mesh=(WORLD_SIZE, 1))",
     "clipped by value": "FSDPStrategy(auto_wrap_policy={Block}, sharding_strategy='SHARD_GRAD_OP')",
 }
 

@@ -30,6 +30,7 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor, Replicate
 from torch.optim import Optimizer
 
+from fulgurite.checkpoint import OURS
 from fulgurite.core.saving import read_checkpoint, write_checkpoint
 from fulgurite.core.sharded import META, is_sharded, named_optimizer_state, read_shards, write_sharded
 from fulgurite.machine.async_checkpoint import AsyncCheckpointIO
@@ -38,6 +39,7 @@ from fulgurite.machine.distributed import DEFAULT_TIMEOUT, DistributedStrategy
 from fulgurite.machine.strategy import TorchCheckpointIO
 from fulgurite.optimizers import parameters_of
 from fulgurite.utilities.exceptions import MisconfigurationException
+from fulgurite.utilities.rank_zero import warn_once
 from fulgurite.utilities.tree import apply_to_collection
 
 if TYPE_CHECKING:
@@ -190,6 +192,12 @@ class ShardedStrategy(DistributedStrategy):
 
         One tensor at a time is whole on the device.
         """
+        if self.accumulates_unsharded and "gradients" in checkpoint.get(OURS, {}):
+            warn_once(
+                "the checkpoint is saved in the middle of a window of accumulation, whose gradients are not in it: "
+                "accumulates_unsharded=True keeps them out of reach. A run that goes on from it ends this window with "
+                "the batches that follow alone. Save after a step, or leave accumulates_unsharded out."
+            )
         if self.state_dict_type == "sharded":
             return checkpoint
         first = self.is_global_zero
