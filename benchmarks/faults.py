@@ -26,7 +26,6 @@ FEW = ("training, rank 1", "killed, rank 1", "signal, SIGKILL", "asleep", "shape
 UNDER_LIGHTNING = (
     "training, rank 1",
     "training, rank 0",
-    "validation",
     "killed, rank 1",
     "killed, rank 0",
     "signal, Ctrl-C",

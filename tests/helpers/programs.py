@@ -66,7 +66,14 @@ class Program:
         self._out, self._err = (self.folder / "stdout").open("w"), (self.folder / "stderr").open("w")
         self.began = time.monotonic()
         self.process = subprocess.Popen(
-            self.command, env=self.environ, cwd=self.folder, stdout=self._out, stderr=self._err, start_new_session=True
+            self.command,
+            env=self.environ,
+            cwd=self.folder,
+            stdout=self._out,
+            stderr=self._err,
+            start_new_session=True,
+            # a shell's background jobs, and what they start, do not hear Ctrl-C
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         return self
 
