@@ -54,6 +54,7 @@ WORDS = {
     "abort": "`abort()` in native code, on rank 1",
     "signal, SIGKILL": "SIGKILL of the process that was started",
     "signal, Ctrl-C": "Ctrl-C",
+    "signal, Ctrl-C in a terminal, with data workers": "Ctrl-C that reaches the data workers too",
     "signal, a rank asleep": "Ctrl-C twice while rank 1 sleeps",
     "signal, SIGTERM": "SIGTERM",
     "asleep": "rank 1 sleeps for ever (timeout 5 s)",
@@ -78,7 +79,7 @@ def measured(case: Case, framework: str) -> Ended | None:
 
 def cells(case: Case, ended: Ended | None) -> list[str]:
     if ended is None or ended.after is None or ended.after > DEADLINE:
-        return [f"not after {DEADLINE} s", "", "", "", ""]
+        return [f"not over after {DEADLINE} s", "", "", "", ""]
     left = f"{len(ended.left)} process{'es' * (len(ended.left) != 1)}" if ended.left else "nothing"
     return [f"{ended.others:.1f} s", f"{ended.after:.1f} s", str(ended.code), f"`{line_of(case, ended)}`", left]
 
@@ -107,8 +108,8 @@ def main() -> None:
             seconds[case.title] = round(ended.others, 1)
         theirs = ["not run", "", ""]
         if asked.all and case.name in UNDER_LIGHTNING and case.strategy == "ddp" and case.ranks == 2:
-            _, after, code, said, left = cells(case, measured(case, "lightning"))
-            theirs = [f"{after}{f', code {code}' if code else ''}", said, left]
+            first, after, code, said, left = cells(case, measured(case, "lightning"))
+            theirs = [f"{after}, code {code}" if after else first, said, left]
         rows.append([*row, *theirs])
         print(time.strftime("%H:%M:%S"), rows[-1], file=sys.stderr, flush=True)
     if asked.write:

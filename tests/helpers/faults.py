@@ -109,7 +109,7 @@ if __name__ == "__main__":
     if case == "before fit" and rank() == 1:
         fault()
         raise ValueError("boom before fit")
-    workers = 1 if case.startswith("worker") else 0
+    workers = 2 if "worker" in case else 0
     how = {"start_method": {"ddp": "popen", "ddp_fork": "fork", "ddp_spawn": "spawn"}[strategy]}
     timeout = datetime.timedelta(seconds=float(os.environ.get("SECONDS", "60")))
     callbacks = [pl.callbacks.ModelCheckpoint("saved", save_top_k=-1)] if case == "disk full" else []
@@ -139,6 +139,7 @@ class Case:
     once: str = ""  # what must be printed once only
     signals: tuple[int, ...] = ()  # sent to the program once it has printed `until`
     until: str = "batch 3"
+    to_all: bool = False  # in the group of the program, as a terminal sends Ctrl-C
     environ: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -174,6 +175,15 @@ CASES = [
     Case("signal, SIGKILL", (), code=-9, signals=(9,), strategy="ddp_fork"),
     Case("signal, Ctrl-C", ("finishing this batch", "KeyboardInterrupt"), code=-2, signals=(2,), within=AGREED),
     Case("signal, Ctrl-C", ("KeyboardInterrupt",), code=-2, signals=(2,), strategy="ddp_fork", within=AGREED),
+    Case(
+        "signal, Ctrl-C in a terminal, with data workers",
+        ("finishing this batch", "KeyboardInterrupt"),
+        code=-2,
+        signals=(2,),
+        within=AGREED,
+        once="finishing this batch",
+        to_all=True,
+    ),
     Case("signal, a rank asleep", ("KeyboardInterrupt",), code=-2, signals=(2, 2), until="asleep", within=6),
     Case("signal, SIGTERM", (), code=143, signals=(15,), within=AGREED),
     Case("signal, SIGTERM", (), code=143, signals=(15,), strategy="ddp_fork", within=AGREED),
@@ -214,5 +224,5 @@ def run_case(case: Case, folder: Path, framework: str = "fulgurite", deadline: f
                 program.await_text(case.until)
             else:
                 time.sleep(1)
-            program.signal(number)
+            program.signal(number, -program.process.pid if case.to_all else None)
         return program.finish(deadline, grace=WORKERS if case.name.startswith("worker") else 5)

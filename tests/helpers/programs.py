@@ -24,6 +24,13 @@ def fault():
 """
 
 
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
+
+
 @dataclass
 class Ended:
     """How a program ended."""
@@ -109,6 +116,11 @@ class Program:
                     found.append(int(entry.name))
         return found
 
+    def _others(self) -> list[int]:
+        """Its processes without the one that was started, and the one that multiprocessing keeps beside it."""
+        found = [pid for pid in self.processes() if pid != self.process.pid]
+        return [pid for pid in found if "resource_tracker" not in command_of(pid)]
+
     def await_text(self, text: str, seconds: float = 90) -> None:
         until = time.monotonic() + seconds
         while text not in self.out:
@@ -128,7 +140,7 @@ class Program:
             if time.monotonic() > until:
                 raise AssertionError(f"not over after {deadline} s:\n{self.out}\n{self.err}")
             alone = (self.folder / "fault-at").exists() or self.signalled is not None
-            if alone and others is None and set(self.processes()) <= {self.process.pid}:
+            if alone and others is None and not self._others():
                 others = time.monotonic()
             time.sleep(0.05)
         ended = time.monotonic()
@@ -147,7 +159,7 @@ class Program:
             ended - self.began,
             None if at is None else over - at,
             None if at is None else (others or over) - at,
-            [Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")[:100] for pid in left],
+            [command_of(pid)[:100] for pid in left],
             files,
         )
 

@@ -135,6 +135,33 @@ if __name__ == "__main__":
     assert "model.scale['by'][1] cannot be pickled" in ended.out and "strategy='ddp'" in ended.out
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "ddp_fork"])
+def test_one_learning_rate_is_found_for_all_ranks(tmp_path: Path, strategy: str) -> None:
+    script = (
+        DEFINED
+        + """
+class Tuned(Net):
+    lr = 0.5
+    def configure_optimizers(self): return torch.optim.SGD(self.parameters(), lr=self.lr)
+
+if __name__ == "__main__":
+    pl.seed_everything(3, verbose=False)
+    net = Tuned()
+    trainer = pl.Trainer(max_epochs=1, devices=2, strategy=sys.argv[1], enable_checkpointing=False, **off)
+    many = DataLoader(torch.randn(120, 4, generator=torch.Generator().manual_seed(1)), 2)
+    finder = pl.tuner.Tuner(trainer).lr_find(net, many, num_training=25, early_stop_threshold=None)
+    say(net.lr != 0.5 and net.lr == finder.suggestion(), net.lr)
+    trainer.fit(net, loader())
+    say(trainer.global_step)
+"""
+    )
+    ended = run_program(script, strategy, folder=tmp_path)
+    assert ended.code == 0, ended.err
+    found = {line.partition("] ")[2] for line in ended.out.splitlines()}
+    assert len(found) == 2 and "4" in found and any(line.startswith("True") for line in found), ended.out
+
+
 def test_a_taken_port_is_named() -> None:
     with socket.socket() as taken, pytest.MonkeyPatch.context() as patch:
         taken.bind(("127.0.0.1", 0))

@@ -20,6 +20,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,7 +130,7 @@ class ScriptLauncher:
             threading.Thread(target=supervise.script_ranks.watch, name="fulgurite: ranks alive?", daemon=True).start()
         self.strategy.launcher = None
         self.strategy.find_rank()
-        return getattr(trainer, name)(**arguments)
+        return attrgetter(name)(trainer)(**arguments)
 
     def _start(self) -> ScriptRanks:
         strategy, program = self.strategy, _program(self.strategy)
@@ -282,7 +283,7 @@ def _rank_of_function(
         known = _known(trainer, arguments)
         trainer.strategy.launcher = None
         trainer.strategy.find_rank()
-        value = getattr(trainer, name)(**arguments)
+        value = attrgetter(name)(trainer)(**arguments)
         weights = _weights_of(known["module"])
         if int(environment["LOCAL_RANK"]) == 0:
             line.say("done", _given_back(trainer, known, weights, value))

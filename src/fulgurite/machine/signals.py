@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -33,7 +34,11 @@ def handled(trainer: Trainer) -> Iterator[None]:
         return
     before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
 
+    process = os.getpid()
+
     def interrupt(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:
+            return  # a data worker, whom a terminal's Ctrl-C reaches too: it serves the batch that is finished
         if trainer._signal is not None:
             raise KeyboardInterrupt
         trainer._signal = KeyboardInterrupt()

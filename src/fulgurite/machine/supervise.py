@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from fulgurite.utilities.exceptions import RankFailedError, SIGTERMException
+from fulgurite.machine import watchdog
+from fulgurite.utilities.exceptions import CollectiveTimeoutError, RankFailedError, SIGTERMException
 from fulgurite.utilities.rank_zero import rank_zero_info
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Failure:
 
 def follows_from_another(exception: BaseException) -> bool:
     """Whether this is what a rank sees when another one is gone, rather than a reason of its own."""
-    if not isinstance(exception, RuntimeError) or isinstance(exception, RankFailedError):
+    if not isinstance(exception, RuntimeError) or isinstance(exception, (RankFailedError, CollectiveTimeoutError)):
         return False
     said = str(exception)
     signs = ("gloo", "Connection closed", "Connection reset", "Broken pipe", "monitoredBarrier", "NCCL", "TCPStore")
@@ -70,6 +71,7 @@ class Line:
     def __init__(self, rank: int, starter: int, connection: Connection) -> None:
         self.rank, self.starter, self.connection = rank, starter, connection
         self.reported: BaseException | None = None
+        self.in_call = False  # of the trainer
         self._sending = threading.Lock()
         threading.Thread(target=self._end_with_starter, name="fulgurite: starter alive?", daemon=True).start()
 
@@ -220,7 +222,7 @@ class Children:
             child.connection.close()
             return
         if kind == "ready":
-            child.ready = True
+            child.ready, self.interrupted = True, None
         elif kind == "failed":
             self.reports.append(what)
         elif kind == "done":
@@ -296,6 +298,10 @@ class ScriptRanks:
         self._said_so = False
         self._stopped = False  # by Ctrl-C, out of a wait for other ranks
 
+    @property
+    def counts_signals(self) -> bool:
+        return self._signals is not None
+
     def await_ready(self) -> None:
         """Until all have come to the same call of the trainer."""
         said, began = False, time.monotonic()
@@ -327,6 +333,7 @@ class ScriptRanks:
             if inside is not None and _interrupting():
                 signal.pthread_kill(inside, WAKE)  # out of user code, a sleep
         self.children.end()  # rank 0's collectives fail with the connections to them
+        watchdog.abort()  # or, over NCCL, with their groups
         if inside is None and self._leaving:
             return  # rank 0 asks for the reason itself
         if inside is None:
@@ -370,6 +377,9 @@ class ScriptRanks:
     @contextlib.contextmanager
     def in_call(self, trainer: Trainer) -> Iterator[None]:
         """While rank 0 is in a call of the trainer, a failure elsewhere is an exception here."""
+        if self._inside is not None:
+            yield  # within another call, which sees what comes out of it
+            return
         if self.told is not None:
             raise self.told
         if self.children.over:
@@ -380,6 +390,7 @@ class ScriptRanks:
             )
         with self._waking():
             self._trainer, self._interrupts, self._said_so = trainer, [], False
+            self._left, self._leaving = None, False
             self._inside = threading.get_ident()
             try:
                 yield
@@ -387,7 +398,7 @@ class ScriptRanks:
                 self._leaving = True
                 self._outside()
                 if leaves_together(exception):
-                    self._left = exception
+                    self._left, self._leaving = exception, False
                     raise
                 raise self._reason(exception) from None
             finally:
@@ -445,10 +456,15 @@ class ScriptRanks:
         if self.children.over or self.told is not None:
             return
         failing = getattr(sys, "last_value", None) is not None
+        until = time.monotonic() + (GRACE if failing or self._left is not None else END)
         try:
-            self.children.end(GRACE if failing or self._left is not None else END)
+            while any(child.alive for child in self.children.members) and time.monotonic() < until:
+                self.children.attend()
+                if self.children.failure() is not None:
+                    until = min(until, time.monotonic() + GRACE)
         except KeyboardInterrupt:
-            self.children.end(0)
+            pass
+        self.children.end(0)
         if late := [str(child.rank) for child in self.children.members if child.ended_by_us and not failing]:
             after = f"{END:.0f} s after rank 0 had come to the end of the program" if self._left is None else "then"
             print(f"rank {', '.join(late)} was still running {after}, and was ended.", file=sys.stderr, flush=True)
@@ -490,6 +506,14 @@ def leaves_together(exception: BaseException) -> bool:
     return isinstance(exception, (KeyboardInterrupt, SIGTERMException))
 
 
+def _forget_signals() -> None:
+    """In a data worker, which has a copy of the socket on which rank 0 counts Ctrl-C."""
+    if script_ranks is not None and script_ranks.counts_signals:
+        with contextlib.suppress(ValueError):
+            signal.set_wakeup_fd(-1)
+
+
+os.register_at_fork(after_in_child=_forget_signals)
 script_ranks: ScriptRanks | None = None  # those of this program
 
 
@@ -501,9 +525,10 @@ def supervised(trainer: Trainer) -> Iterator[None]:
             yield
         return
     line = line_to_starter()
-    if line is None:
+    if line is None or line.in_call:
         yield
         return
+    line.in_call = True
     line.say("ready")
     try:
         yield
@@ -513,3 +538,5 @@ def supervised(trainer: Trainer) -> Iterator[None]:
         else:
             line.report(exception)
         raise
+    finally:
+        line.in_call = False

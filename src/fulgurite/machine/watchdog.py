@@ -205,12 +205,17 @@ class Watchdog:
         key = f"{self._prefix}/{key}"
         return self.store.get(key).decode() if self.store.check([key]) else None
 
+    def abort(self) -> None:
+        """NCCL's calls raise then, wherever they wait; gloo has nothing to abort."""
+        for group in self.groups:
+            with contextlib.suppress(Exception):
+                if dist.get_backend(group) == "nccl":
+                    group.abort()
+
     def _end_hang(self) -> None:
         """The call ought to have raised by now: the main thread out of it, or the process ended."""
         self.hung = self.report(self._where.get("waits"), time.monotonic() - self.since)
-        for group in self.groups:
-            with contextlib.suppress(Exception):  # NCCL's calls raise then; gloo has nothing to abort
-                group.abort()
+        self.abort()
         self._leave(f"CollectiveTimeoutError: {self.hung}")
 
     def _leave(self, why: str) -> None:
@@ -253,6 +258,12 @@ def begin(rank: int, world_size: int, timeout: timedelta, groups: list[Any]) -> 
     sys.excepthook = tell
 
 
+def abort() -> None:
+    """End the waits of this process that can be ended."""
+    if _watchdog is not None:
+        _watchdog.abort()
+
+
 def end() -> None:
     """The process leaves the others."""
     global _watchdog
@@ -265,7 +276,7 @@ def end() -> None:
 def watching(trainer: Trainer) -> Iterator[None]:
     """Around a call of the trainer: it is looked at, and a wait without end becomes an error that says who is where."""
     global _call
-    _call = trainer, threading.get_ident()
+    before, _call = _call, (trainer, threading.get_ident())
     if _watchdog is not None:
         _watchdog.trainer, _watchdog.thread = _call
     try:
@@ -276,6 +287,6 @@ def watching(trainer: Trainer) -> Iterator[None]:
             raise
         raise CollectiveTimeoutError(report).with_traceback(error.__traceback__) from None
     finally:
-        _call = None
+        _call = before
         if _watchdog is not None:
-            _watchdog.thread = None
+            _watchdog.trainer, _watchdog.thread = before or (None, None)

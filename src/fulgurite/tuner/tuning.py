@@ -72,6 +72,10 @@ class Tuner:
             update_attr: write the suggestion to the module's `lr` or `learning_rate`, attribute or hyper-parameter.
             attr_name: write it to this name instead.
         """
+        if (launcher := self._trainer.strategy.launcher) is not None:
+            call = {name: value for name, value in locals().items() if name not in ("self", "launcher")}
+            found: lr_finder._LRFinder | None = launcher.launch("_tuner.lr_find", {**call, "self": self._trainer})
+            return found
         if method != "fit":
             raise MisconfigurationException(f"lr_find(method={method!r}): a learning rate is looked for in 'fit' only.")
         self._refuse_callback(LearningRateFinder)
@@ -82,6 +86,7 @@ class Tuner:
         tuned = learning_rate(attr_name, model, datamodule) if update_attr else None
         with self._attached(model, given, datamodule, TrainerFn.FITTING) as trainer:
             lr_finder.search(trainer, finder, early_stop_threshold)
+            finder.results = trainer.strategy.broadcast(finder.results)  # one rate for all processes
         if tuned is not None and (rate := finder.suggestion()) is not None:
             tuned.set(rate)
             rank_zero_info(f"Learning rate set to {rate}")
@@ -121,6 +126,7 @@ class Tuner:
             max_val: the largest size to try.
         """
         self._refuse_callback(BatchSizeFinder)
+        self._refuse_processes("scale_batch_size")
         plan = batch_size_scaling.Plan(mode, steps_per_trial, init_val, max_trials, margin, max_val)
         if self._skipped("scale_batch_size"):
             return None
@@ -149,6 +155,7 @@ class Tuner:
             return None
         tuned = None if attr_name is None else learning_rate(attr_name, module, trainer.datamodule)
         lr_finder.search(trainer, finder, early_stop_threshold)
+        finder.results = trainer.strategy.broadcast(finder.results)
         if tuned is not None and (rate := finder.suggestion()) is not None:
             tuned.set(rate)
             rank_zero_info(f"Learning rate set to {rate}")
@@ -164,6 +171,7 @@ class Tuner:
         trainer = self._trainer
         if self._skipped("BatchSizeFinder"):
             return None
+        self._refuse_processes("BatchSizeFinder")
         run = running(trainer)
         stage, source = next(iter(run.sources.items()))
         hook = f"{'val' if stage == 'validation' else stage}_dataloader"
@@ -186,6 +194,13 @@ class Tuner:
                 f"{what} is skipped: fast_dev_run={self._trainer.fast_dev_run} is too short to find anything."
             )
         return bool(self._trainer.fast_dev_run)
+
+    def _refuse_processes(self, what: str) -> None:
+        if self._trainer.world_size > 1:
+            raise MisconfigurationException(
+                f"{what} with {self._trainer.world_size} processes: one that runs out of memory leaves the others "
+                "waiting. Look for the size with devices=1; it is that of each process."
+            )
 
     def _refuse_callback(self, kind: type) -> None:
         if any(isinstance(callback, kind) for callback in self._trainer.callbacks):
