@@ -81,7 +81,7 @@ def cells(case: Case, ended: Ended | None) -> list[str]:
     if ended is None or ended.after is None or ended.after > DEADLINE:
         return [f"not over after {DEADLINE} s", "", "", "", ""]
     left = f"{len(ended.left)} process{'es' * (len(ended.left) != 1)}" if ended.left else "nothing"
-    return [f"{ended.others:.1f} s", f"{ended.after:.1f} s", str(ended.code), f"`{line_of(case, ended)}`", left]
+    return [f"{ended.others:.1f} s", f"{ended.after:.1f} s", str(ended.code), line_of(case, ended), left]
 
 
 def line_of(case: Case, ended: Ended) -> str:
@@ -91,7 +91,7 @@ def line_of(case: Case, ended: Ended) -> str:
         lines = [line for line in lines if re.search(pattern, line)] or lines
     shown = lines[-1] if lines else ""
     shown = re.sub(r"/\S*/", "", shown).replace("|", "\\|").replace("`", "'")
-    return shown[:120] + "…" * (len(shown) > 120) or " "
+    return f"`{shown[:120]}{'…' * (len(shown) > 120)}`" if shown.strip("-") else ""
 
 
 def main() -> None:

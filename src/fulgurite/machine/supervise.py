@@ -456,7 +456,7 @@ class ScriptRanks:
         if self.children.over or self.told is not None:
             return
         failing = getattr(sys, "last_value", None) is not None
-        until = time.monotonic() + (GRACE if failing or self._left is not None else END)
+        until = time.monotonic() + (GRACE if failing else END if self._left is None else 2 * GRACE)
         try:
             while any(child.alive for child in self.children.members) and time.monotonic() < until:
                 self.children.attend()
@@ -465,9 +465,10 @@ class ScriptRanks:
         except KeyboardInterrupt:
             pass
         self.children.end(0)
-        if late := [str(child.rank) for child in self.children.members if child.ended_by_us and not failing]:
-            after = f"{END:.0f} s after rank 0 had come to the end of the program" if self._left is None else "then"
-            print(f"rank {', '.join(late)} was still running {after}, and was ended.", file=sys.stderr, flush=True)
+        late = ", ".join(str(child.rank) for child in self.children.members if child.ended_by_us)
+        if late and not failing and self._left is None:
+            after = f"{END:.0f} s after rank 0 had come to the end of the program"
+            print(f"rank {late} was still running {after}, and was ended.", file=sys.stderr, flush=True)
         if not failing and (failure := self.children.failure()) is not None:
             print(error_of(failure), file=sys.stderr, flush=True)
             atexit._run_exitfuncs()  # the others' turn, for an exit code cannot be set in here but by leaving
