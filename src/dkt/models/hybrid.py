@@ -13,7 +13,7 @@ from dkt.evaluate import Floats
 from dkt.live import Live, Weighed
 from dkt.models.base import Model
 from dkt.models.logistic import logistic_regression
-from dkt.models.sequence import AKT, DKT
+from dkt.models.sequence import DKT
 from dkt.models.trees import Trees
 from dkt.rasch import sigmoid
 
@@ -76,8 +76,13 @@ class Stack(Model):
 
 
 class Hybrid(Stack):
-    """Trees and sequence models on the same causal features: what the one overlooks, the other sees."""
+    """Trees and DKT-R on the same causal features: what the one overlooks, the other sees.
 
-    def __init__(self, protocol: str = "akt", seed: int = 0) -> None:
-        nets = [net(features=True, protocol=protocol, seed=seed) for net in (DKT, AKT)]
-        super().__init__([Trees(protocol=protocol, seed=seed), *nets], protocol, seed)
+    The best of what was measured (docs/knowledge-tracing.md). Needs lightgbm.
+    """
+
+    def __init__(self, trees: int = 2000, epochs: int | None = None, protocol: str = "akt", seed: int = 0) -> None:
+        net = DKT(features=True, epochs=epochs, protocol=protocol, seed=seed)
+        super().__init__([Trees(trees=trees, protocol=protocol, seed=seed), net], protocol, seed)
+        self.trees = trees
+        self.epochs = epochs

@@ -75,6 +75,14 @@ def test_filling_after_the_end_changes_nothing(net):
     torch.testing.assert_close(net(*filled)[:, :T], net(*given))
 
 
+@pytest.mark.gpu
+def test_a_net_says_the_same_on_a_gpu(net):
+    given = inputs()
+    expected = net(*given)
+    found = net.cuda()(*(x.cuda() for x in given))
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-4)
+
+
 def test_every_parameter_learns(net):
     net.train()
     loss = net(*inputs()).square().sum()
