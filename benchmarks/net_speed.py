@@ -41,7 +41,7 @@ def main() -> None:
         learn, choose = model.loaders(task, train, few)
         quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
         warm = pl.Trainer(max_steps=3, enable_model_summary=False, accelerator="cpu", **quiet)
-        warm.fit(model.new_task(train), learn)
+        warm.fit(model.new_task(train), learn, choose)
         trainer = pl.Trainer(
             max_epochs=1,
             limit_train_batches=arguments.share,
@@ -50,7 +50,7 @@ def main() -> None:
             accelerator="cpu",
             **quiet,
         )
-        trainer.fit(task, learn)
+        trainer.fit(task, learn, choose)
         speed = clock.interactions / clock.cpu_seconds
         print(
             json.dumps(
