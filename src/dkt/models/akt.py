@@ -36,6 +36,9 @@ class DecayingAttention(nn.Module):
         self.heads = heads
         self.strict = strict
         self.query_and_key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(3))
+        for layer in (self.query_and_key, self.value, self.out):  # as in the paper's code: like attends to like at once
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
         self.dropout = nn.Dropout(dropout)
         self.gamma = nn.Parameter(torch.zeros(heads))
 
@@ -126,14 +129,14 @@ class AKTNet(nn.Module):
         n_skills: int,
         n_questions: int = 0,
         dim: int = 64,
-        dropout: float = 0.1,
+        dropout: float = 0.05,
         heads: int = 4,
         blocks: int = 1,
         n_features: int = 0,
         scalar_column: int | None = None,
     ) -> None:
         super().__init__()
-        self.inputs = Inputs(n_skills, n_questions, dim, n_features, scalar_column)
+        self.inputs = Inputs(n_skills, n_questions, dim, n_features, scalar_column, scale=0.5)
 
         def block(wide: int, strict: bool) -> Block:
             return Block(DecayingAttention(dim, heads, dropout, strict), dim, wide, dropout)

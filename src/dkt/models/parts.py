@@ -25,10 +25,10 @@ def mean_of_skills(of_skills_BTKD: Tensor, share_BTK1: Tensor | None) -> Tensor:
     return of_skills_BTKD.squeeze(2) if share_BTK1 is None else (of_skills_BTKD * share_BTK1).sum(2)
 
 
-def small_embedding(n: int, dim: int, zero_rows: tuple[int, ...] = ()) -> nn.Embedding:
+def small_embedding(n: int, dim: int, zero_rows: tuple[int, ...] = (), scale: float = 0.1) -> nn.Embedding:
     table = nn.Embedding(n, dim)
     with torch.no_grad():
-        table.weight.mul_(0.1)
+        table.weight.mul_(scale)
         table.weight[list(zero_rows)] = 0  # never seen in training, so it stays zero
     return table
 
@@ -87,13 +87,19 @@ class Inputs(nn.Module):
     """
 
     def __init__(
-        self, n_skills: int, n_questions: int, dim: int, n_features: int = 0, scalar_column: int | None = None
+        self,
+        n_skills: int,
+        n_questions: int,
+        dim: int,
+        n_features: int = 0,
+        scalar_column: int | None = None,
+        scale: float = 0.1,
     ) -> None:
         super().__init__()
-        self.asked = small_embedding(n_skills + 1, dim, zero_rows=(0,))
-        self.answered = small_embedding(2, dim)
-        self.asked_variation = small_embedding(n_skills + 1, dim, zero_rows=(0,))
-        self.answered_variation = small_embedding(2, dim)
+        self.asked = small_embedding(n_skills + 1, dim, zero_rows=(0,), scale=scale)
+        self.answered = small_embedding(2, dim, scale=scale)
+        self.asked_variation = small_embedding(n_skills + 1, dim, zero_rows=(0,), scale=scale)
+        self.answered_variation = small_embedding(2, dim, scale=scale)
         has_scalar = n_questions or scalar_column is not None
         self.scalar = Scalar(n_questions, scalar_column) if has_scalar else None
         self.features = nn.Linear(n_features, dim) if n_features > (scalar_column is not None) else None
