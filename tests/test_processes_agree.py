@@ -144,10 +144,13 @@ class Logs(Net):
             self.log("extra", 1.0, on_epoch=True)
         if self.how == "zero only" and RANK == 0:
             self.log("extra", 7.0, on_epoch=True, on_step=False, rank_zero_only=True)
+        if self.how == "group":
+            self.log("mine", 1.0, sync_dist_group=dist.group.WORLD)
         if self.how == "synced":
             self.log("rank", float(RANK), sync_dist=True)
         return super().training_step(batch, i)
 answers["extra"] = raised(lambda: fit(Logs("extra"), n=8), RuntimeError)
+answers["group"] = raised(lambda: fit(Logs("group"), n=8), NotImplementedError)
 answers["zero only"] = float(fit(Logs("zero only"), n=8).callback_metrics.get("extra", -1.0))
 from fulgurite.loggers import CSVLogger
 t = fit(Logs("synced"), n=8, logger=CSVLogger("logs"), log_every_n_steps=1)
@@ -191,6 +194,7 @@ def test_names_that_one_process_alone_has_logged_are_an_error_on_all(logged: Any
         assert kind == "RuntimeError"
         assert "rank 0 logged ['extra'] in training_step that rank 1 did not (script.py:" in message
         assert "rank_zero_only=True" in message
+        assert "strategy.reduce(value, group=...)" in answer["group"][1]
     assert [answer["zero only"] for answer in logged] == [7.0, -1.0]
 
 

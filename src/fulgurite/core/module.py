@@ -215,8 +215,9 @@ class LightningModule(HyperparametersMixin, ModelIO, nn.Module):
                 step logs by step, everything else by epoch.
             reduce_fx: "mean" (weighted by batch size), "sum", "min" or "max".
             enable_graph: keep the autograd graph of the value.
-            sync_dist: reduce over all processes.
-            sync_dist_group: the process group to reduce over.
+            sync_dist: the value of a step is that of all processes whenever loggers have a row. An epoch's value
+                always is.
+            sync_dist_group: not supported among several processes.
             add_dataloader_idx: add `/dataloader_idx_N` to the name when there are several evaluation loaders.
             batch_size: the weight in the epoch's mean; found in the batch when needed and not given.
             metric_attribute: where in the module a metric object is; found by itself.
@@ -233,6 +234,11 @@ class LightningModule(HyperparametersMixin, ModelIO, nn.Module):
                 "nothing is logged."
             )
             return
+        if sync_dist_group is not None and trainer.world_size > 1:
+            raise NotImplementedError(
+                f"self.log({name!r}, ..., sync_dist_group=...): logged values are over all processes. Log what "
+                "self.trainer.strategy.reduce(value, group=...) gives."
+            )
         trainer._results.log(
             name,
             value,
