@@ -108,6 +108,7 @@ class Run:
         self.eval_hooks: dict[str, Hooks] = {}
         self.hooks = Hooks()
         self.agreement = Agreement(self)  # of several processes
+        self.told: Trainer | Agreement = trainer if self.alone else self.agreement  # whose word to stop counts
 
     # resolving
     def resolve_training(self) -> None:
@@ -347,11 +348,6 @@ class Run:
         done = self.progress
         return done.global_step if self.module.automatic_optimization else done.total_batch - done.skipped
 
-    @property
-    def should_stop(self) -> bool:
-        """Told to stop: by anybody, or among several processes when all have heard of it."""
-        return self.trainer.should_stop if self.alone else self.agreement.should_stop
-
     def told_to_stop(self) -> bool:
         trainer, done = self.trainer, self.progress
         if done.epoch >= (trainer.min_epochs or 0) and done.global_step >= (trainer.min_steps or 0):
@@ -370,7 +366,7 @@ class Run:
             return "max_epochs"
         if not self.data.train_batches_count:
             return "no_batches"
-        return "should_stop" if self.should_stop and self.told_to_stop() else None
+        return "should_stop" if self.told.should_stop and self.told_to_stop() else None
 
     def finished(self) -> bool:
         """An epoch once begun is closed properly, whatever the reason to stop."""
@@ -385,7 +381,7 @@ class Run:
             return False
         if self.every_n_epoch is not None and (done.epoch + 1) % self.every_n_epoch:
             return False
-        if self.should_stop and self.told_to_stop():
+        if self.told.should_stop and self.told_to_stop():
             return True
         if self.val_seconds is not None:
             if not self.alone:
@@ -429,7 +425,7 @@ class Run:
         n = self.log_every_n_steps
         if not n or not self.steps_after(self.progress.batch):
             return False
-        return self.batches_that_stepped % n == 0 or self.should_stop
+        return self.batches_that_stepped % n == 0 or self.told.should_stop
 
     # acts of the loop
     def step_schedulers(self, interval: str, plateau: bool = False) -> None:
