@@ -13,7 +13,8 @@ import pytest
 import fulgurite as pl
 from fulgurite.demos.boring_classes import BoringModel
 from fulgurite.utilities.exceptions import MisconfigurationException
-from helpers.programs import Ended, run_program
+from helpers.processes import free_port
+from helpers.programs import Ended, Program, run_program
 
 pytestmark = pytest.mark.multi
 DEFINED = """
@@ -178,6 +179,31 @@ def test_several_machines_without_an_address_is_an_error_that_says_what_to_set()
     trainer = pl.Trainer(devices=2, num_nodes=2, strategy="ddp", accelerator="cpu", logger=False)
     with pytest.raises(MisconfigurationException, match="MASTER_ADDR and MASTER_PORT.*NODE_RANK.*torchrun"):
         trainer.fit(BoringModel())
+
+
+@pytest.mark.slow
+def test_a_program_started_on_each_of_two_machines_is_one_run(tmp_path: Path) -> None:
+    """Both on this one, as far as they can tell each on its own."""
+    script = (
+        DEFINED
+        + """
+trainer = pl.Trainer(max_epochs=1, devices=2, num_nodes=2, strategy="ddp", enable_checkpointing=False, **off)
+net = Net()
+trainer.fit(net, loader())
+say(trainer.world_size, trainer.node_rank, trainer.local_rank, net.layer.weight.flatten().tolist())
+"""
+    )
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    with (
+        Program(script, folder=tmp_path / "1", NODE_RANK="1", **shared) as second,
+        Program(script, folder=tmp_path / "0", NODE_RANK="0", **shared) as first,
+    ):
+        ended = first.finish(120), second.finish(60)
+    assert [e.code for e in ended] == [0, 0], (ended[0].err, ended[1].err)
+    said = sorted(line for e in ended for line in e.out.splitlines())
+    assert [line[: line.index("[", 1)].strip() for line in said] == ["[0] 4 0 0", "[1] 4 0 1", "[2] 4 1 0", "[3] 4 1 1"]
+    assert len({line[line.index("[", 1) :] for line in said}) == 1, "all ranks hold the same weights"
+    assert not ended[0].left and not ended[1].left
 
 
 def test_one_process_imports_nothing_of_this() -> None:

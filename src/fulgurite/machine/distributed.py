@@ -186,7 +186,7 @@ class DistributedStrategy(Strategy):
         """Groups of all processes: the default one, whose calls are compared, and one for DDP's gradients.
 
         Over gloo a call with another shape than the other ranks' would abort the process; compared, it is an error on
-        every rank. That costs such a call 0.3 ms; the gradients, whose shapes DDP has compared, go without.
+        every rank. That costs such a call half a millisecond; the gradients, whose shapes DDP has compared, go without.
         """
         timeout = self.timeout
         before = get_debug_level()
