@@ -33,9 +33,9 @@ warnings.simplefilter("ignore")
 import fulgurite.compat
 fulgurite.compat.install_alias()
 for module, names in json.load(sys.stdin).items():
-    for name in names or [""]:
+    for name in names:
         try:
-            exec(f"from {module} import {name}" if name else f"import {module}")
+            exec(f"from {module} import {name}")
         except ImportError as error:
             if "fulgurite has no" not in str(error):
                 print(f"{module}.{name}: {error}")
