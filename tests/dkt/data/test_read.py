@@ -43,7 +43,7 @@ def test_spaces_around_a_skill_are_not_part_of_its_name(tmp_path):
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
-        ("a.csv.gz", gzip.compress(b"x"), r"a.csv.gz is compressed; unpack it"),
+        ("a.csv.gz", gzip.compress(b"x", mtime=0), r"a.csv.gz is compressed; unpack it"),
         ("a.zip", b"PK\x03\x04....", r"a.zip is compressed; unpack it"),
         ("a.parquet", b"PAR1....", r"a.parquet is no Parquet that can be read"),
         ("a.parquet", b"hello", r"the format is not recognised; line 1 is 'hello'"),
