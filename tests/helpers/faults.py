@@ -120,7 +120,9 @@ if __name__ == "__main__":
     )
     trainer.fit(Net(), DataLoader(Data(), 4, num_workers=workers), DataLoader(Data(), 4))
     say("after fit")
+    if case == "after fit" and rank() == 0: time.sleep(3)
     if case == "after fit" and rank() == 1:
+        time.sleep(1)
         fault()
         raise ValueError("boom after fit")
 """

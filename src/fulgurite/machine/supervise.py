@@ -290,6 +290,7 @@ class ScriptRanks:
         self.told: RankFailedError | None = None  # how the run failed, once it is known
         self._left: BaseException | None = None  # how the last call of the trainer was left, where all leave together
         self._inside: int | None = None  # the thread that is in a call of the trainer
+        self._only_printed = False  # which is yet to show in the exit code
         self._leaving = False  # the call with an exception, whose reason is being found
         self._guard = threading.Lock()
         self._trainer: Trainer | None = None  # whose call it is
@@ -336,9 +337,10 @@ class ScriptRanks:
         watchdog.abort()  # or, over NCCL, with their groups
         if inside is None and self._leaving:
             return  # rank 0 asks for the reason itself
-        if inside is None:
-            print(self.told, file=sys.stderr, flush=True)  # rank 0 is in code of the user's own, and its next call
-            return  # of the trainer is an error
+        if inside is None:  # rank 0 is in code of the user's own: its next call of the trainer is an error, or its end
+            self._only_printed = True
+            print(self.told, file=sys.stderr, flush=True)
+            return
         self._see_out(1, str(self.told))
 
     def _see_out(self, code: int, why: str) -> None:
@@ -381,6 +383,7 @@ class ScriptRanks:
             yield  # within another call, which sees what comes out of it
             return
         if self.told is not None:
+            self._only_printed = False
             raise self.told
         if self.children.over:
             raise RuntimeError(
@@ -453,6 +456,8 @@ class ScriptRanks:
 
     def finish(self) -> None:
         """At the end of the program: the others come to theirs, and how they end counts."""
+        if self._only_printed:
+            self._leave_failing()
         if self.children.over or self.told is not None:
             return
         failing = getattr(sys, "last_value", None) is not None
@@ -471,9 +476,15 @@ class ScriptRanks:
             print(f"rank {late} was still running {after}, and was ended.", file=sys.stderr, flush=True)
         if not failing and (failure := self.children.failure()) is not None:
             print(error_of(failure), file=sys.stderr, flush=True)
-            atexit._run_exitfuncs()  # the others' turn, for an exit code cannot be set in here but by leaving
-            sys.stdout.flush()
-            os._exit(1)
+            self._leave_failing()
+
+    def _leave_failing(self) -> None:
+        """At its end a program gets an exit code only by leaving: after all else that is to be done there."""
+        self._only_printed = False
+        self.children.end(0)
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        os._exit(1)
 
 
 def _print_without_stack(exception: BaseException) -> None:
