@@ -136,8 +136,10 @@ def main(**flags):
     # 04. Predict the last answer of each student of the test file
     preprocess.load_test_data(args.test_file_name)
     _, test_loader = get_loaders(args, None, preprocess.get_test_data())
-    predictions = trainer.predict(model, test_loader, ckpt_path="best" if best.best_model_path else None)
-    write_submission(Path(args.output_dir) / "submission.csv", torch.cat(predictions).tolist())
+    how = {"gather": True} if trainer.world_size > 1 else {}  # all processes' predictions, in the order of the file
+    predictions = trainer.predict(model, test_loader, ckpt_path="best" if best.best_model_path else None, **how)
+    if trainer.is_global_zero:
+        write_submission(Path(args.output_dir) / "submission.csv", torch.cat(predictions).tolist())
     return trainer, model
 
 

@@ -332,6 +332,23 @@ def test_program_runs_in_a_folder_whose_own_dkt_shadows_ours(school, tmp_path):
     assert done.stdout.splitlines()[-1] == str(folder / "dkt" / "dataloader.py")
 
 
+@pytest.mark.multi
+def test_two_processes_write_one_submission_with_every_student(school, tmp_path):
+    here = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", "import dkt_lightning; dkt_lightning.main(devices=2)", "--data_dir", str(school)]
+        + ["--hidden_dim", "24", "--n_epochs", "1", "--device", "cpu"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (here / "src", here / "examples" / "course")))},
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = (tmp_path / "outputs" / "submission.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["id", *map(str, range(20))]
+
+
 def test_batches_of_the_2021_edition_give_the_same_inputs_as_ours(course):
     from dkt.dataloader import DKTDataset
 
