@@ -14,6 +14,7 @@ from torch.optim import lr_scheduler as schedulers
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 import fulgurite as pl
+from fulgurite.demos.boring_classes import BoringModel
 from fulgurite.loggers.logger import Logger
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -336,3 +337,30 @@ def test_the_random_state_before_fit_does_not_matter(tmp_path: Path) -> None:
         torch.rand(seed)
         ends.append(timeless(run(setting, tmp_path / str(seed), files[7])[0]))
     assert not differing(*ends)
+
+
+def test_a_run_killed_between_its_checkpoint_and_its_row_has_the_row_written_after_all() -> None:
+    class Net(BoringModel):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            self.log("batch", float(batch_idx))
+            return super().training_step(batch, batch_idx)
+
+    class Killed(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            if batch_idx == 2:
+                trainer.save_checkpoint("killed.ckpt")
+                raise RuntimeError("killed")
+
+    def fit(*callbacks: pl.Callback, ckpt_path: str | None = None) -> list[str]:
+        flags = {"max_steps": 4, "limit_val_batches": 0, "log_every_n_steps": 1, "enable_checkpointing": False}
+        trainer = pl.Trainer(
+            accelerator="cpu", logger=pl.loggers.CSVLogger(".", "", ""), callbacks=list(callbacks),
+            enable_progress_bar=False, enable_model_summary=False, **flags,
+        )  # fmt: skip
+        trainer.fit(Net(), ckpt_path=ckpt_path)
+        return Path("metrics.csv").read_text().splitlines()
+
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(Killed())
+    assert len(Path("metrics.csv").read_text().splitlines()) == 1 + 2
+    assert [row.split(",")[0] for row in fit(ckpt_path="killed.ckpt")] == ["batch", "0.0", "1.0", "2.0", "3.0"]

@@ -104,6 +104,8 @@ def _exact_state(run: Run) -> dict[str, Any]:
         "metric_states": {name: _metric_state(metric) for name, metric in _metric_objects(run.module)},
         "clocks": {"since_validation": time.monotonic() - run.validated_time},
     }
+    if run.train_results.row_is_due:
+        state["row_is_due"] = True
     if done.in_epoch:
         state["should_stop"] = bool(run.trainer.should_stop)
     if done.in_epoch and run.data.rng:
@@ -270,6 +272,8 @@ def load_training(
     run.metrics.logged.update(metrics["logged"])
     run.metrics.bar.update(metrics["bar"])
     run.metrics.sources.update({name: MetricSource(*source) for name, source in metrics["sources"].items()})
+    if not ours.get("row_is_due", False):
+        run.train_results.published_at = run.progress.total_batch
     run.validated_time = time.monotonic() - ours["clocks"]["since_validation"]
     parameters = dict(run.module.named_parameters())
     for name, gradient in ours.get("gradients", {}).items():

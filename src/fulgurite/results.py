@@ -167,6 +167,7 @@ class Results:
         self.batch: Any = None  # the batch in work, for its size
         self.batch_size: int | None = None
         self.outputs: list[dict[str, float]] = []  # what validate() and test() return
+        self.published_at = -1  # total_batch when the last row was written
         self.pulled_at = -1  # total_batch when step values were last brought to the trainer's dictionaries
 
     # writing
@@ -392,12 +393,22 @@ class Results:
 
     def publish_step(self) -> None:
         """After each training batch: a row for the loggers where one is due. Touches nothing otherwise."""
+        if self.run.logging_due():
+            self.write_row()
+
+    def write_row(self) -> None:
         run = self.run
-        if not run.logging_due():
-            return
         run.check_finite()
+        self.published_at = run.progress.total_batch
         if run.loggers:
             run.write(self.step_values())
+
+    @property
+    def row_is_due(self) -> bool:
+        """Whether the last batch's row is still to be written: a checkpoint of its `on_train_batch_end` is older."""
+        done = self.run.progress
+        pending = done.batch > 0 and not done.epoch_closed and self.published_at != done.total_batch
+        return pending and self.run.logging_due()
 
     def step_values(self) -> dict[str, Any]:
         """A row for the loggers."""

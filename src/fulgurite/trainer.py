@@ -616,6 +616,8 @@ class Trainer(OldMembers):
             for logger in self.loggers:
                 if hasattr(logger, "resume_from_step"):
                     logger.resume_from_step(run.batches_that_stepped)
+            if run.train_results.row_is_due:  # the process that saved may have been killed before it wrote it
+                run.train_results.write_row()
         wanted = self.num_sanity_val_steps if self.enable_validation else 0
         run.sanity_batches = 0 if run.progress.in_epoch else wanted
         run.warn_modules_in_eval()
