@@ -56,4 +56,6 @@ def shown(package: str, arguments: list[str], options: dict[str, Any], capsys: p
 def test_print_config(case: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["train.py"])
     ours = shown("fulgurite", *CASES[case], capsys)
+    if case == "predict":
+        assert ours.pop("gather") is False  # of our own: all processes' predictions in the data set's order
     assert ours == shown("lightning.pytorch", *CASES[case], capsys)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -217,6 +218,9 @@ class DistributedStrategy(Strategy):
         DistributedStrategy.gradient_group = None
         if dist.is_initialized():
             dist.destroy_process_group()
+        # A gloo thread that still holds tensors of the last exchange when Python ends aborts the process: here
+        # it gets the interpreter. Waiting for it instead would wait for ranks that hang.
+        time.sleep(0.1)
 
     # collectives
     def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
