@@ -8,13 +8,10 @@ from pathlib import Path
 
 import torch
 
-from dkt.commands.models import MODELS_HELP, add_model_arguments, check_of_nets, model_of
+from dkt.commands.models import MODELS_HELP, add_fitting_arguments, check_of_nets, model_of
 from dkt.commands.shared import (
     FORMATS_HELP,
     Report,
-    add_format,
-    add_merge,
-    add_threads,
     empty_report,
     positive,
     read_merged,
@@ -42,10 +39,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--plot", type=Path, default=Path("runs/compare.png"), metavar="FILE", help="drawing of both AUCs of each model"
     )
     command.add_argument("--folds", type=positive, default=5, help="number of folds")
-    add_merge(command)
-    add_model_arguments(command)
-    add_format(command)
-    add_threads(command)
+    add_fitting_arguments(command)
 
 
 def run(arguments: argparse.Namespace) -> Report:

@@ -8,13 +8,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dkt.commands.models import MODELS_HELP, add_model_arguments, check_of_nets, model_of
+from dkt.commands.models import MODELS_HELP, add_fitting_arguments, check_of_nets, model_of
 from dkt.commands.shared import (
     FORMATS_HELP,
     Report,
-    add_format,
-    add_merge,
-    add_threads,
     empty_report,
     figures_of,
     positive,
@@ -32,10 +29,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", type=Path, metavar="FILE", required=True, help="answers of all students")
     command.add_argument("--oof", type=Path, metavar="FILE", help="write every row's out-of-fold prediction")
     command.add_argument("--folds", type=positive, default=5, help="number of folds")
-    add_merge(command)
-    add_model_arguments(command)
-    add_format(command)
-    add_threads(command)
+    add_fitting_arguments(command)
 
 
 def run(arguments: argparse.Namespace) -> Report:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from dkt.commands.shared import add_protocol, add_seed, positive, setting
+from dkt.commands.shared import add_format, add_merge, add_protocol, add_seed, add_threads, positive, setting
 from dkt.models.base import Model
 from dkt.models.catalogue import NAMES, SEQUENCE, model_named
 
@@ -38,6 +38,14 @@ def add_model_arguments(command: argparse.ArgumentParser) -> None:
         help="any other setting of the model, as in Python: dim=128; of one of several models: akt-r.dim=128",
     )
     add_seed(command)
+
+
+def add_fitting_arguments(command: argparse.ArgumentParser) -> None:
+    """What every command that fits models to a file of answers takes."""
+    add_merge(command)
+    add_model_arguments(command)
+    add_format(command)
+    add_threads(command)
 
 
 def model_of(name: str, arguments: argparse.Namespace, **more: Any) -> Model:

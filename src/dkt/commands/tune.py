@@ -8,13 +8,10 @@ from pathlib import Path
 import torch
 import yaml
 
-from dkt.commands.models import MODELS_HELP, add_model_arguments, check_of_nets, model_of
+from dkt.commands.models import MODELS_HELP, add_fitting_arguments, check_of_nets, model_of
 from dkt.commands.shared import (
     FORMATS_HELP,
     Report,
-    add_format,
-    add_merge,
-    add_threads,
     empty_report,
     positive,
     read_merged,
@@ -45,10 +42,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--out", type=Path, metavar="FILE", help="write the best settings: dkt train --config FILE")
     command.add_argument("--storage", metavar="URL", help="keep the trials, and go on from them: sqlite:///tune.db")
-    add_merge(command)
-    add_model_arguments(command)
-    add_format(command)
-    add_threads(command)
+    add_fitting_arguments(command)
 
 
 def run(arguments: argparse.Namespace) -> Report:
