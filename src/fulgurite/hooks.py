@@ -165,17 +165,22 @@ def resolve(run: Run, stage: str, into: Hooks | None = None) -> Hooks:
 
 def owners(run: Run, name: str) -> list[str]:
     """Who is called at the hook `name`, by class, in the order of the calls."""
+    first, last = _before_and_after_the_module(run, name)
+    called = [cb for cb in first if overrides(cb, name, run.callback_base)]
+    if TABLE[name].module and overrides(run.module, name, run.module_base):
+        called.append(run.module)
+    return [type(owner).__name__ for owner in [*called, *(cb for cb in last if overrides(cb, name, run.callback_base))]]
+
+
+def _before_and_after_the_module(run: Run, name: str) -> tuple[list[Any], list[Any]]:
+    """Callbacks that monitor come after the module at the epoch's end; all others come before it."""
     last = [cb for cb in run.callbacks if getattr(cb, "_monitors", False)] if name == "on_train_epoch_end" else []
-    callbacks = [cb for cb in run.callbacks if overrides(cb, name, run.callback_base)]
-    module = [run.module] if TABLE[name].module and overrides(run.module, name, run.module_base) else []
-    called = [*(cb for cb in callbacks if cb not in last), *module, *(cb for cb in callbacks if cb in last)]
-    return [type(owner).__name__ for owner in called]
+    return [cb for cb in run.callbacks if cb not in last], last
 
 
 def calls(run: Run, name: str, before_monitors: Calls = ()) -> Calls:
     """Whom to call at the hook `name`: callbacks, then the module; callbacks that monitor last at the epoch's end."""
-    last = [cb for cb in run.callbacks if getattr(cb, "_monitors", False)] if name == "on_train_epoch_end" else []
-    first = [cb for cb in run.callbacks if cb not in last]
+    first, last = _before_and_after_the_module(run, name)
     return (*_of_callbacks(run, name, first), *_of_module(run, name), *before_monitors, *_of_callbacks(run, name, last))
 
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from fulgurite.machine.strategy import TorchCheckpointIO
 
 _NOTHING = contextlib.nullcontext()
-START_METHODS = ("popen", "spawn", "fork", "forkserver")
 
 
 class _Steps(nn.Module):
@@ -87,15 +86,13 @@ class DDPStrategy(DistributedStrategy):
             precision_plugin,
             process_group_backend,
             timeout,
+            start_method,
         )
         if model_averaging_period is not None:
             raise NotImplementedError(
                 f"model_averaging_period={model_averaging_period} is not supported: gradients are averaged at each "
                 "step. Leave it out."
             )
-        if start_method not in START_METHODS:
-            raise MisconfigurationException(f"start_method={start_method!r} is not one of {', '.join(START_METHODS)}.")
-        self.start_method = start_method
         self.ddp_comm_state, self.ddp_comm_hook = ddp_comm_state, ddp_comm_hook
         self.ddp_comm_wrapper = ddp_comm_wrapper
         self.ddp_kwargs = ddp_kwargs

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 DEFAULT_TIMEOUT = timedelta(minutes=5)
+START_METHODS = ("popen", "spawn", "fork", "forkserver")
 NCCL_LATER = timedelta(minutes=1)  # its own watchdog ends the process without a word of where the ranks are
 
 
@@ -48,11 +49,12 @@ class DistributedStrategy(Strategy):
         precision_plugin: accepted for Lightning's signature; pass it in the trainer's `plugins`.
         process_group_backend: "gloo" or "nccl"; by default the one of the device.
         timeout: after which a collective that does not complete is an error.
+        start_method: how the other processes are started where nobody else has: "popen" runs the script again for
+            each, "spawn" and "fork" call one function.
     """
 
     compares_calls = False  # whether mismatched collectives raise on every rank, rather than hang or abort
     gradient_group: Any = None  # None: the default one
-    start_method = "popen"  # how a launcher starts the other processes, where nobody else has
 
     def __init__(
         self,
@@ -63,8 +65,12 @@ class DistributedStrategy(Strategy):
         precision_plugin: Precision | None = None,
         process_group_backend: str | None = None,
         timeout: timedelta | None = DEFAULT_TIMEOUT,
+        start_method: str = "popen",
     ) -> None:
         super().__init__()
+        if start_method not in START_METHODS:
+            raise MisconfigurationException(f"start_method={start_method!r} is not one of {', '.join(START_METHODS)}.")
+        self.start_method = start_method
         self.parallel_devices = parallel_devices
         self.cluster_environment = cluster_environment
         self.process_group_backend = process_group_backend

@@ -34,7 +34,6 @@ from fulgurite.checkpoint import OURS
 from fulgurite.core.saving import read_checkpoint, write_checkpoint
 from fulgurite.core.sharded import META, is_sharded, named_optimizer_state, read_shards, write_sharded
 from fulgurite.machine.async_checkpoint import AsyncCheckpointIO
-from fulgurite.machine.ddp import START_METHODS
 from fulgurite.machine.distributed import DEFAULT_TIMEOUT, DistributedStrategy
 from fulgurite.machine.strategy import TorchCheckpointIO
 from fulgurite.optimizers import parameters_of
@@ -351,11 +350,9 @@ class FSDPStrategy(ShardedStrategy):
             precision_plugin,
             process_group_backend,
             timeout,
+            start_method,
         )
         _check_fsdp1(kwargs)
-        if start_method not in START_METHODS:
-            raise MisconfigurationException(f"start_method={start_method!r} is not one of {', '.join(START_METHODS)}.")
-        self.start_method = start_method
         name = getattr(sharding_strategy, "name", sharding_strategy)
         if name == "NO_SHARD":
             raise MisconfigurationException("sharding_strategy='NO_SHARD' is what strategy='ddp' does; use that.")
