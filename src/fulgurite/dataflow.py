@@ -31,6 +31,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from fulgurite.machine.requeue import requeue
 from fulgurite.shards import (
     EvalShare,
     Part,
@@ -324,7 +325,8 @@ class DataFlow:
         while True:
             run.raise_signal()
             if trainer._requeue_asked and (run.alone or agreement.requeues):
-                run.requeue()
+                trainer._requeue_asked = agreement.requeues = False
+                requeue(trainer)
             try:
                 batch, last = fetch()
             except StopIteration:

@@ -15,6 +15,7 @@ from fulgurite.hooks import overrides
 from fulgurite.machine.devices import Devices, in_notebook
 from fulgurite.machine.environments import ClusterEnvironment, SLURMEnvironment, environment_of
 from fulgurite.machine.precision import Precision
+from fulgurite.machine.requeue import hpc_checkpoints
 from fulgurite.machine.strategy import SingleDeviceStrategy, Strategy, TorchCheckpointIO
 from fulgurite.states import TrainerFn
 from fulgurite.utilities.exceptions import MisconfigurationException
@@ -362,10 +363,9 @@ def ordered(callbacks: list[Callback]) -> list[Callback]:
 
 def checkpoint_path(trainer: Trainer, fn: TrainerFn, given: str | Path | None, model_given: bool) -> str | Path | None:
     """Which file `ckpt_path` means."""
-    if fn == TrainerFn.FITTING and isinstance(trainer._environment, SLURMEnvironment):
-        requeued = _newest(Path(trainer.default_root_dir), "hpc_ckpt_*.ckpt")
-        if requeued is not None:  # this job has run before: it goes on from there, whatever the script was started with
-            return requeued
+    on_slurm = fn == TrainerFn.FITTING and isinstance(trainer._environment, SLURMEnvironment)
+    if on_slurm and (requeued := hpc_checkpoints(trainer.default_root_dir)):
+        return requeued[-1]  # this job has run before: it goes on from there, whatever the script was started with
     best = next((cb for cb in trainer.checkpoint_callbacks if getattr(cb, "best_model_path", None) is not None), None)
     if given is None:
         if fn == TrainerFn.FITTING or model_given:
@@ -395,10 +395,9 @@ def checkpoint_path(trainer: Trainer, fn: TrainerFn, given: str | Path | None, m
     if given == "last":
         return _last(trainer)
     if given == "hpc":
-        found = _newest(Path(trainer.default_root_dir), "hpc_ckpt_*.ckpt")
-        if found is None:
+        if not (found := hpc_checkpoints(trainer.default_root_dir)):
             raise ValueError(f"ckpt_path='hpc': there is no hpc_ckpt_*.ckpt in {trainer.default_root_dir}.")
-        return found
+        return found[-1]
     if str(given).startswith("registry"):
         raise NotImplementedError(f"ckpt_path={str(given)!r}: there is no model registry here; pass a path.")
     return given
@@ -415,8 +414,3 @@ def _last(trainer: Trainer) -> Path | None:
         rank_zero_warn("ckpt_path='last': there is no last checkpoint yet, so this run starts afresh.")
         return None
     return max(candidates, key=lambda path: path.stat().st_mtime)
-
-
-def _newest(folder: Path, pattern: str) -> Path | None:
-    numbered = [(int(path.stem.rsplit("_", 1)[1]), path) for path in folder.glob(pattern)]
-    return max(numbered)[1] if numbered else None

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import inspect
 import math
-import os
-import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -45,12 +42,6 @@ STAGES = {
     "predict": RunningStage.PREDICTING,
 }
 _LOADERS = {"train": "train", "validation": "val", "test": "test", "predict": "predict"}
-
-
-def hpc_number(path: Path) -> int:
-    """Of the files that SLURM's requeueing leaves, hpc_ckpt_<N>.ckpt, the N."""
-    number = path.stem.rsplit("_", 1)[1]
-    return int(number) if number.isdecimal() else -1
 
 
 class Run:
@@ -722,30 +713,6 @@ class Run:
                 return step(*args)
 
         return in_precision
-
-    def requeue(self) -> None:
-        """SLURM's time is nearly up: save where a requeued job looks, and ask for the job to be run again.
-
-        Training goes on until SLURM ends it, so that code after fit does not run on half a training.
-        """
-        self.trainer._requeue_asked = self.agreement.requeues = False
-        folder = Path(self.trainer.default_root_dir)
-        old = sorted(folder.glob("hpc_ckpt_*.ckpt"), key=hpc_number)
-        path = folder / f"hpc_ckpt_{hpc_number(old[-1]) + 1 if old else 1}.ckpt"
-        self.trainer.save_checkpoint(path)
-        if not self.strategy.is_global_zero:
-            return
-        for outdated in old:
-            self.strategy.checkpoint_io.remove_checkpoint(outdated)
-        job = os.environ.get("SLURM_JOB_ID", "")
-        if "SLURM_ARRAY_JOB_ID" in os.environ:
-            job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-        rank_zero_info(f"SLURM asked for room: saved {path}, requeueing job {job}.")
-        try:
-            subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            said = str(getattr(error, "stderr", None) or error).strip()
-            rank_zero_warn(f"'scontrol requeue {job}' failed: {said}. Submit the job again; it goes on from {path}.")
 
     def raise_signal(self) -> None:
         """Between two batches: act on a signal that came meanwhile."""
