@@ -13,6 +13,8 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[2] / "src"
 MARK = "FULGURITE_TEST_PROGRAM"  # in the environment of all processes of one program
+# A program starts without a rank; and buffered, for then each print is one write, and no two processes' lines mix.
+UNSET = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT", "PYTHONUNBUFFERED")
 HEAD = """
 import os, signal, sys, time, warnings
 warnings.simplefilter("ignore")
@@ -56,7 +58,7 @@ class Program:
         (self.folder / "program.py").write_text(HEAD + script)
         self.mark = uuid.uuid4().hex
         path = os.pathsep.join([str(SRC), *filter(None, [environ.pop("PYTHONPATH", "")])])
-        clean = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")}
+        clean = {k: v for k, v in os.environ.items() if k not in UNSET}
         self.environ = {
             **clean,
             "OMP_NUM_THREADS": "1",
