@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +125,18 @@ def ednet_folder(answers: Answers, folder: Path) -> None:
         for i, (_, question, _, answer, time) in enumerate(rows[a:b], start=1):
             lines.append(f"{time * 1000},{i},{question},{'ac'[answer]},{i}000")
         (folder / "KT1" / f"{answers.student_names[s]}.csv").write_text("\n".join(lines) + "\n")
+
+
+def joined(answers: Answers, more: Answers) -> Answers:
+    """Both tables as one; they share their names of questions and skills."""
+    return replace(
+        answers,
+        student_names=[*answers.student_names, *more.student_names],
+        offsets=np.concatenate([answers.offsets, answers.offsets[-1] + more.offsets[1:]]),
+        skill_offsets=np.concatenate([answers.skill_offsets, answers.skill_offsets[-1] + more.skill_offsets[1:]]),
+        extra={name: np.concatenate([column, more.extra[name]]) for name, column in answers.extra.items()},
+        **{
+            name: np.concatenate([getattr(answers, name), getattr(more, name)])
+            for name in ("answer", "skill", "question", "time")
+        },
+    )

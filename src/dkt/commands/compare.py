@@ -14,7 +14,7 @@ from dkt.commands.shared import (
     Report,
     empty_report,
     positive,
-    read_merged,
+    read_parts,
     report_rows,
 )
 from dkt.compare import Line, against_best, compare, plot, table
@@ -91,7 +91,8 @@ def _folds(arguments: argparse.Namespace) -> list[tuple[Answers, Answers, Answer
         train, valid, test = split_students(answers, (0.7, 0.15, 0.15), arguments.seed)
         return [(train, valid, test)]
     if arguments.test is None:
-        train, valid, test = split_students(read_merged(arguments.data, arguments), (0.7, 0.15, 0.15), arguments.seed)
+        (answers,) = read_parts([arguments.data], arguments)
+        train, valid, test = split_students(answers, (0.7, 0.15, 0.15), arguments.seed)
         return [(train, valid, test)]
     if arguments.valid is None:
         raise ValueError("--test needs --valid: what chooses the epoch may not be what is scored.")
@@ -99,6 +100,6 @@ def _folds(arguments: argparse.Namespace) -> list[tuple[Answers, Answers, Answer
     numbers = range(1, arguments.folds + 1) if any("{fold}" in str(path) for path in paths) else [1]
     parts = []
     for k in numbers:
-        train, valid, test = (read_merged(Path(str(path).replace("{fold}", str(k))), arguments) for path in paths)
+        train, valid, test = read_parts([Path(str(path).replace("{fold}", str(k))) for path in paths], arguments)
         parts.append((train, valid, test))
     return parts

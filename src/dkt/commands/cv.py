@@ -15,7 +15,7 @@ from dkt.commands.shared import (
     empty_report,
     figures_of,
     positive,
-    read_merged,
+    read_parts,
 )
 from dkt.data.protocols import protocol_named
 from dkt.evaluate import Report as EvaluationReport
@@ -35,7 +35,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Report:
     torch.set_num_threads(arguments.threads)
     check_of_nets([arguments.model], arguments)
-    answers = read_merged(arguments.data, arguments)
+    (answers,) = read_parts([arguments.data], arguments)
     done = 0
 
     def told(result: EvaluationReport, seconds: float) -> None:

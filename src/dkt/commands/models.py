@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from dkt.commands.shared import add_format, add_merge, add_protocol, add_seed, add_threads, positive, setting
+from dkt.commands.shared import add_cleaning, add_format, add_protocol, add_seed, add_threads, positive, setting
 from dkt.models.base import Model
 from dkt.models.catalogue import NAMES, SEQUENCE, model_named
 
@@ -17,8 +17,10 @@ MODELS_HELP = f"{', '.join(NAMES)}; nets also as NAME-r, NAME+features, NAME-r+f
 OF_NETS = ("epochs", "patience", "lr", "cells", "windows")
 
 
-def add_model_arguments(command: argparse.ArgumentParser) -> None:
-    """How a model is made: `model_of` reads them."""
+def add_fitting_arguments(command: argparse.ArgumentParser) -> None:
+    """What every command that fits models to files of answers takes: `read_parts` and `model_of` read them."""
+    add_cleaning(command)
+    add_format(command)
     add_protocol(command)
     command.add_argument("--epochs", type=positive, help="most passes over the training answers of a net")
     command.add_argument("--patience", type=positive, help="stop a net after so many epochs without a better AUC")
@@ -38,13 +40,6 @@ def add_model_arguments(command: argparse.ArgumentParser) -> None:
         help="any other setting of the model, as in Python: dim=128; of one of several models: akt-r.dim=128",
     )
     add_seed(command)
-
-
-def add_fitting_arguments(command: argparse.ArgumentParser) -> None:
-    """What every command that fits models to a file of answers takes."""
-    add_merge(command)
-    add_model_arguments(command)
-    add_format(command)
     add_threads(command)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from dkt.data.merge import merge_repeats
 from dkt.data.protocols import PROTOCOLS, protocol_named
 from dkt.data.read import FORMAT_TEXTS, FORMATS, read_answers
 from dkt.data.table import TO_PREDICT, Answers
+from dkt.data.twins import without_twins
 from dkt.evaluate import Floats, Score, report, score
 from dkt.evaluate import Report as EvaluationReport
 
@@ -58,14 +60,20 @@ def read(path: Path, format: str | None) -> Answers:
     return school.with_truth(answers, truth) if truth.exists() else answers
 
 
-def read_merged(path: Path, arguments: argparse.Namespace) -> Answers:
-    """The known answers of a file; with --merge, repeats of a question are one row."""
-    answers = read(path, arguments.format).answered()
-    if not arguments.merge:
-        return answers
-    merged = merge_repeats(answers)
-    print(f"{path}: {merged}")
-    return merged.answers
+def read_parts(paths: Sequence[Path], arguments: argparse.Namespace) -> list[Answers]:
+    """The known answers of files used together, in the order train, valid, test, as --merge and --drop-twins ask."""
+    parts = [read(path, arguments.format).answered() for path in paths]
+    for change in (arguments.merge and _merge_each, arguments.drop_twins and without_twins):
+        if change:
+            before, parts = parts, list(change(*parts))
+            for path, old, new in zip(paths, before, parts, strict=True):
+                for note in new.notes[len(old.notes) :]:
+                    print(f"{path}: {note}")
+    return parts
+
+
+def _merge_each(*parts: Answers) -> list[Answers]:
+    return [merge_repeats(part).answers for part in parts]
 
 
 def report_rows(answers: Answers, probability: Floats, protocol: str, seed: int = 0) -> EvaluationReport:
@@ -130,8 +138,14 @@ def add_protocol(command: argparse.ArgumentParser) -> None:
     command.add_argument("--protocol", choices=PROTOCOLS, default="akt", help=PROTOCOLS_HELP)
 
 
-def add_merge(command: argparse.ArgumentParser) -> None:
+def add_cleaning(command: argparse.ArgumentParser) -> None:
+    """What `read_parts` may do to files."""
     command.add_argument("--merge", action="store_true", help="merge rows that repeat a question once per skill")
+    command.add_argument(
+        "--drop-twins",
+        action="store_true",
+        help="leave out of training whoever is there once more under another id (dkt data describe counts them)",
+    )
 
 
 def add_seed(command: argparse.ArgumentParser) -> None:

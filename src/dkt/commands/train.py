@@ -10,15 +10,13 @@ import torch
 
 import fulgurite as pl
 from dkt.clock import TrainingClock
-from dkt.commands.models import MODELS_HELP, add_model_arguments, check_of_nets, model_of
+from dkt.commands.models import MODELS_HELP, add_fitting_arguments, check_of_nets, model_of
 from dkt.commands.shared import (
     FORMATS_HELP,
     Report,
-    add_format,
-    add_threads,
     empty_report,
     figures_of,
-    read,
+    read_parts,
     report_rows,
     score_rows,
 )
@@ -52,13 +50,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--test", type=Path, metavar="FILE", help="answers that the best model is scored on at the end"
     )
     command.add_argument("--model", default="dkt-r", metavar="MODEL", help=MODELS_HELP)
-    add_model_arguments(command)
+    add_fitting_arguments(command)
     command.add_argument(
         "--out", type=Path, default=Path("runs"), metavar="DIR", help="the model and its log go to DIR/dkt/version_N"
     )
     command.add_argument("--resume", type=Path, metavar="CKPT", help="continue the run of a net that wrote this file")
-    add_format(command)
-    add_threads(command)
 
 
 def run(arguments: argparse.Namespace) -> Report:
@@ -142,13 +138,15 @@ def _parts(arguments: argparse.Namespace) -> tuple[Answers, Answers, Answers | N
         print(f"a simulated school: {answers.n_students:,} students, {len(answers):,} answers")
         train, valid, test = split_students(answers, (0.7, 0.15, 0.15))
         return train, valid, test
-    data = read(arguments.data, arguments.format).answered()
-    held_out = read(arguments.test, arguments.format).answered() if arguments.test else None
+    named = [path for path in (arguments.data, arguments.valid, arguments.test) if path]
+    train, *held_out = read_parts(named, arguments)
     if arguments.valid:
-        return data, read(arguments.valid, arguments.format).answered(), held_out
-    train, valid = split_students(data, (0.85, 0.15))
-    print(f"validation: {valid.n_students:,} of the {data.n_students:,} students (name a file with --valid to choose)")
-    return train, valid, held_out
+        valid = held_out.pop(0)
+    else:
+        students = train.n_students
+        train, valid = split_students(train, (0.85, 0.15))
+        print(f"validation: {valid.n_students:,} of the {students:,} students (name a file with --valid to choose)")
+    return train, valid, held_out[0] if held_out else None
 
 
 def _check_same_run(checkpoint: Path, task: DktTask) -> None:

@@ -14,7 +14,7 @@ from dkt.commands.shared import (
     Report,
     empty_report,
     positive,
-    read_merged,
+    read_parts,
 )
 from dkt.data.splits import split_students
 from dkt.tuning import Choice, Trial, space_of, tune
@@ -49,11 +49,11 @@ def run(arguments: argparse.Namespace) -> Report:
     torch.set_num_threads(arguments.threads)
     check_of_nets([arguments.model], arguments)
     space = dict(arguments.space) or space_of(arguments.model)
-    data = read_merged(arguments.data, arguments)
     if arguments.valid:
-        train, valid = data, read_merged(arguments.valid, arguments)
+        train, valid = read_parts([arguments.data, arguments.valid], arguments)
     else:
-        train, valid = split_students(data, (0.85, 0.15), arguments.seed)
+        (answers,) = read_parts([arguments.data], arguments)
+        train, valid = split_students(answers, (0.85, 0.15), arguments.seed)
     trials: list[Trial] = []
 
     def told(trial: Trial) -> None:

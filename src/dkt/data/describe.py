@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from dkt.data.merge import merge_repeats
 from dkt.data.table import TO_PREDICT, Answers, Bools, Ints
+from dkt.data.twins import Twin, find_twins
 from dkt.evaluate import auc
 
 TELLS_THE_ANSWER = 0.95  # AUC of a single column from which on it is hardly a cause and more likely a consequence
@@ -53,12 +54,33 @@ def describe(answers: Answers, other: Answers | None = None) -> dict[str, object
             "in both directions, or features over whole histories, would use what came later"
         )
     leaks += _columns_that_leak(answers, None)
+    twins = find_twins(answers, *([] if other is None else [other]))
+    if answers.question is not None:
+        found["twins"] = len(twins)
+    leaks += _twins_that_leak(twins, answers, other)
     if other is not None:
         found |= _compare(answers, other, leaks)
         leaks += [f"in the second file, {leak}" for leak in _columns_that_leak(other, answers)]
     found["leaks"] = leaks
     found["notes"] = list(answers.notes)
     return found
+
+
+def _twins_that_leak(twins: list[Twin], answers: Answers, other: Answers | None) -> Iterator[str]:
+    """Students who are there twice under two ids: within the first table, and in both."""
+    tables = [answers, *([] if other is None else [other])]
+    for where, text in {
+        (0, 0): "pairs of students are twins, {0} and {1} for example: an account that is there twice, under two ids",
+        (0, 1): "students of the second file are there in the first too, {1} as {0} for example, under another id",
+    }.items():
+        pairs = [twin for twin in twins if (twin.one[0], twin.other[0]) == where]
+        if pairs:
+            ids = (tables[table].student_names[student] for table, student in (pairs[0].one, pairs[0].other))
+            students = {twin.other for twin in pairs} if where[1] else pairs
+            yield (
+                f"{len(students):,} {text.format(*ids)}, with the same answers to {pairs[0].equal:,} of "
+                f"{pairs[0].questions:,} questions both had: no split is clean until one is left out (--drop-twins)"
+            )
 
 
 def _compare(answers: Answers, other: Answers, leaks: list[str]) -> dict[str, object]:
