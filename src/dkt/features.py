@@ -345,6 +345,7 @@ class NetFeatures(FeatureSet):
 
     ALL = tuple(name for name in NAMES if name != "skill")  # nets have embeddings of skills
     SCALAR = "question_ease"
+    TIME = "log_seconds_since_last"
 
     def __init__(self, names: Sequence[str] = ALL, folds: int = 10, seed: int = 0) -> None:
         super().__init__(folds, seed)
@@ -379,6 +380,11 @@ class NetFeatures(FeatureSet):
     def _scaled(self, table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         scaled = np.clip((table - self.mean) / self.deviation, -5, 5)
         return np.asarray(np.nan_to_num(scaled), dtype=np.float32)
+
+    def scale_of(self, name: str) -> tuple[float, float]:
+        """(mean, deviation) that a feature had before it was scaled."""
+        column = self.names.index(name)
+        return float(self.mean[column]), float(self.deviation[column])
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "mean": self.mean.tolist(), "deviation": self.deviation.tolist()}

@@ -54,13 +54,15 @@ class DktTask(pl.LightningModule):
         if scalar not in SCALARS:
             raise ValueError(f"scalar={scalar!r} is unknown; choose one of {', '.join(SCALARS)}.")
         given = scalar == "out-of-fold" and n_questions > 0
-        names = NetFeatures.ALL if features else (NetFeatures.SCALAR,) if given else ()
+        timed = getattr(NETS[net], "reads_time", False)
+        names = NetFeatures.ALL if features else (*[NetFeatures.TIME] * timed, *[NetFeatures.SCALAR] * given)
         self.features = NetFeatures(names) if names else None
         self.model = NETS[net](
             n_skills,
             n_questions,
             n_features=len(names),
             scalar_column=names.index(NetFeatures.SCALAR) if given else None,
+            **({"time_column": names.index(NetFeatures.TIME)} if timed else {}),
             **settings,
         )
         self.penalised = hasattr(self.model, "penalty")
@@ -81,6 +83,8 @@ class DktTask(pl.LightningModule):
         """The sequences to learn from (the protocol's, or `cut`): their features know nothing of their own students."""
         cut = protocol_named(self.protocol).sequences(train) if cut is None else cut
         features = None if self.features is None else self.features.fit_transform(train, *cut)
+        if self.features is not None and hasattr(self.model, "time_scale"):
+            cast(Tensor, self.model.time_scale).copy_(torch.tensor(self.features.scale_of(NetFeatures.TIME)))
         return Sequences(train, self.vocabulary, *cut, features)
 
     def sequences(self, answers: Answers, cut: tuple[Ints, Ints] | None = None) -> Sequences:

@@ -5,6 +5,7 @@ B sequences, T steps, K skills of a row.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, TypedDict
 
@@ -91,9 +92,10 @@ class Sequences(Dataset[Batch]):
 class LengthBuckets(Sampler[list[int]]):
     """Batches of sequences of similar length, at most `cells` cells each (sequences x longest), shuffled if asked.
 
-    Lengths are sorted into buckets `width` wide; a bucket's members are dealt anew each epoch, and the number of
-    batches stays the same. All randomness comes from one draw of torch's global generator, so that a restored random
-    state repeats the epoch.
+    Sequences stand in order of length, a bucket `width` wide in no order, and a batch ends where it is full: a small
+    one would weigh as much in training as any other, and only the first can be small. The members of a bucket are dealt
+    anew each epoch; where batches end stays. All randomness comes from one draw of torch's global generator, so that a
+    restored random state repeats the epoch.
     """
 
     def __init__(self, lengths: Tensor, cells: int, shuffle: bool, width: int = 4) -> None:
@@ -105,23 +107,24 @@ class LengthBuckets(Sampler[list[int]]):
         self.shuffle = shuffle
         bucket = (lengths - 1) // width
         self.buckets = [torch.nonzero(bucket == b).flatten() for b in torch.unique(bucket).tolist()]
-        self.sizes = [max(1, cells // int(lengths[members].max())) for members in self.buckets]
+        longest = torch.cat([lengths[members].max().expand(len(members)) for members in self.buckets]).tolist()
+        ends = [len(longest)]
+        while ends[-1]:  # from the longest down, so that the last of a batch says how wide it is
+            ends.append(max(0, ends[-1] - cells // longest[ends[-1] - 1]))
+        self.sizes = [end - begin for begin, end in itertools.pairwise(reversed(ends))]
 
     def __len__(self) -> int:
-        return sum(-(-len(members) // size) for members, size in zip(self.buckets, self.sizes, strict=True))
+        return len(self.sizes)
 
     def __iter__(self) -> Iterator[list[int]]:
         if not self.shuffle:
-            for members, size in zip(self.buckets, self.sizes, strict=True):
-                for part in torch.split(members, size):
-                    yield part.tolist()
+            for part in torch.split(torch.cat(self.buckets), self.sizes):
+                yield part.tolist()
             return
         generator = torch.Generator()
         generator.manual_seed(int(torch.empty((), dtype=torch.int64).random_().item()))
-        parts: list[Tensor] = []
-        for members, size in zip(self.buckets, self.sizes, strict=True):
-            dealt = members[torch.randperm(len(members), generator=generator)]
-            parts += torch.split(dealt, size)
+        dealt = [members[torch.randperm(len(members), generator=generator)] for members in self.buckets]
+        parts = torch.split(torch.cat(dealt), self.sizes)
         for i in torch.randperm(len(parts), generator=generator).tolist():
             yield parts[i].tolist()
 

@@ -16,7 +16,7 @@ from dkt.models.elo import Elo
 from dkt.models.hybrid import Hybrid, Stack
 from dkt.models.lightgcn import LightGCN
 from dkt.models.logistic import IRT, PFA
-from dkt.models.sequence import AKT, DKT, DKVMN, SAKT, DKTPlus, LastQuery, SAINTPlus, SequenceModel, SimpleKT
+from dkt.models.sequence import AKT, DKT, DKVMN, MIRT, SAKT, DKTPlus, LastQuery, SAINTPlus, SequenceModel, SimpleKT
 from dkt.models.trees import Trees
 
 SEQUENCE: dict[str, type[SequenceModel]] = {
@@ -28,6 +28,7 @@ SEQUENCE: dict[str, type[SequenceModel]] = {
     "akt": AKT,
     "simplekt": SimpleKT,
     "lastquery": LastQuery,
+    "mirt": MIRT,
 }
 PLAIN: dict[str, type[Model]] = {
     "elo": Elo,

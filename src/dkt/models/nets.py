@@ -9,6 +9,7 @@ from dkt.models.dkt import DKTNet
 from dkt.models.dktplus import DKTPlusNet
 from dkt.models.dkvmn import DKVMNNet
 from dkt.models.lastquery import LastQueryNet
+from dkt.models.mirt import MIRTNet
 from dkt.models.saint import SAINTNet
 from dkt.models.sakt import SAKTNet
 from dkt.models.simplekt import SimpleKTNet
@@ -22,4 +23,5 @@ NETS: dict[str, type[nn.Module]] = {
     "akt": AKTNet,
     "simplekt": SimpleKTNet,
     "lastquery": LastQueryNet,
+    "mirt": MIRTNet,
 }
