@@ -51,6 +51,14 @@ def test_batches_stay_within_their_cells_and_waste_little(sequences):
     assert sum(int(mask.sum()) for mask in batches) / sum(mask.numel() for mask in batches) > 0.9
 
 
+def test_only_the_batch_of_the_shortest_may_be_small(sequences):
+    """A batch of few rows would weigh as much in training as a full one."""
+    shapes = sorted((b["mask"].shape for b in sequence_loader(sequences, 1000, shuffle=True)), key=lambda s: s[1])
+    assert len(shapes) > 5
+    for n, width in shapes[1:]:
+        assert (n + 1) * (width + 3) > 1000, "there was room for one more sequence, 3 steps longer at most"
+
+
 def test_the_number_of_batches_is_known_and_the_order_changes_with_the_epoch(sequences):
     sampler = LengthBuckets(sequences.lengths, cells=1000, shuffle=True)
     first, second = list(sampler), list(sampler)
