@@ -26,7 +26,8 @@ class TrainingClock(pl.Callback):
         self.interactions += batch["n"]
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.cpu_seconds += time.process_time() - self._since
+        if not trainer.sanity_checking:
+            self.cpu_seconds += time.process_time() - self._since
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._since = time.process_time()

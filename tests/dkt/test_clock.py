@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 import fulgurite as pl
 from dkt.clock import TrainingClock
 from dkt.data.batches import sequence_loader
@@ -19,7 +21,8 @@ class SlowToValidate(DktTask):
         self._seen.clear()
 
 
-def test_the_clock_counts_answers_and_epochs_and_not_the_time_of_validation():
+@pytest.mark.parametrize("sanity", [0, 2])
+def test_the_clock_counts_answers_and_epochs_and_not_the_time_of_validation(sanity):
     answers, _ = simulate(students=20, questions=80, skills=12, concepts=4, answers_per_student=10)
     task, clock = SlowToValidate.for_training(answers, dim=4, hidden=4), TrainingClock()
     trainer = pl.Trainer(
@@ -30,7 +33,7 @@ def test_the_clock_counts_answers_and_epochs_and_not_the_time_of_validation():
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        num_sanity_val_steps=0,
+        num_sanity_val_steps=sanity,
     )
     loader = sequence_loader(task.sequences(answers), 2000)
     trainer.fit(task, loader, loader)

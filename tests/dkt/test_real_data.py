@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dkt.cli import main
-from dkt.data import read_answers
+from dkt.data import find_twins, read_answers, without_twins
 from dkt.data.protocols import PROTOCOLS
 
 DATA = Path(os.environ.get("DKT_DATA", ""))
@@ -38,6 +38,14 @@ def test_the_five_tests_hold_the_repeats_that_were_counted():
     merged = [read_answers(DATA / "assist2009_pid" / f"test{i}.csv", merge=True) for i in range(1, 6)]
     assert sum(map(len, merged)) == 325_589 - 51_052
     assert "8,915 of 60,915 rows repeat the question of the row before and were merged" in merged[0].notes[-1]
+
+
+def test_the_five_tests_hold_the_twins_that_were_counted():
+    folds = [read_answers(DATA / "assist2009_pid" / f"test{i}.csv", merge=True) for i in range(1, 6)]
+    assert len(find_twins(*folds)) == 89
+    parts = [read_answers(DATA / "assist2009_pid" / f"{name}1.csv", merge=True) for name in ("train", "valid", "test")]
+    cleaned = without_twins(*parts)
+    assert [len(old) - len(new) for old, new in zip(parts, cleaned)] == [42_711, 3_039, 780]
 
 
 def test_three_line_files_are_read_whole():
