@@ -167,7 +167,10 @@ CASES = [
     Case("after fit", (r"\[rank 1\] ValueError: boom after fit",), once="ValueError: boom"),
     Case("exit", (r"\[rank 1\] SystemExit: 3",)),
     Case("worker raises", (r"\[rank 1\] .*ValueError: boom in a worker",), once="ValueError: boom in a worker"),
-    Case("worker killed", (r"\[rank 1\] RuntimeError: DataLoader worker .*killed by signal: Killed",)),
+    Case(
+        "worker killed",
+        (r"\[rank 1\] RuntimeError: DataLoader worker .*(killed by signal: Killed|exited unexpectedly)",),
+    ),
     Case("killed, rank 1", (KILLED,)),
     Case("killed, rank 1", (KILLED,), strategy="ddp_fork"),
     Case("killed, rank 0", (), code=-9),
