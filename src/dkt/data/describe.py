@@ -73,7 +73,7 @@ def _twins_that_leak(twins: list[Twin], answers: Answers, other: Answers | None)
         (0, 0): "pairs of students are twins, {0} and {1} for example: an account that is there twice, under two ids",
         (0, 1): "students of the second file are there in the first too, {1} as {0} for example, under another id",
     }.items():
-        pairs = [twin for twin in twins if (twin.one[0], twin.other[0]) == where]
+        pairs = [twin for twin in twins if (twin.one[0], twin.other[0]) == where and _two_ids(twin, tables)]
         if pairs:
             ids = (tables[table].student_names[student] for table, student in (pairs[0].one, pairs[0].other))
             students = {twin.other for twin in pairs} if where[1] else pairs
@@ -81,6 +81,12 @@ def _twins_that_leak(twins: list[Twin], answers: Answers, other: Answers | None)
                 f"{len(students):,} {text.format(*ids)}, with the same answers to {pairs[0].equal:,} of "
                 f"{pairs[0].questions:,} questions both had: no split is clean until one is left out (--drop-twins)"
             )
+
+
+def _two_ids(twin: Twin, tables: list[Answers]) -> bool:
+    """Whether the ids differ, or name nobody; the same id in both files is another leak, told by `_compare`."""
+    one, other = (tables[table].student_names[student] for table, student in (twin.one, twin.other))
+    return one != other or all(_numbered(table) for table in tables)
 
 
 def _compare(answers: Answers, other: Answers, leaks: list[str]) -> dict[str, object]:

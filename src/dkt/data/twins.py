@@ -64,7 +64,8 @@ def find_twins(*parts: Answers) -> list[Twin]:
 def without_twins(*parts: Answers) -> tuple[Answers, ...]:
     """The same tables with each student once: in the last table that has them, the longer history within a table.
 
-    Give them in the order train, valid, test: what is scored stays whole. Each table notes what it lost.
+    Give them in the order train, valid, test: what is scored loses only doubles of its own. Each table notes what it
+    lost.
     """
     if any(part.question is None for part in parts):
         raise DataError("without question ids nobody can see which students are there twice; there is none to drop.")

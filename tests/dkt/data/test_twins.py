@@ -108,5 +108,6 @@ def test_describe_names_twins_within_a_file_and_between_two(parts: tuple[Answers
     assert found["twins"] == 1
     assert "1 pairs of students are twins" in found["leaks"][0]
     between = describe(replace(joined(train, again(test, longest(test))), extra={}), replace(test, extra={}))
+    assert not any("under another id" in leak for leak in describe(test, test)["leaks"]), "the id is the same"
     name = test.student_names[longest(test)]
     assert f"1 students of the second file are there in the first too, {name} as again" in between["leaks"][0]
