@@ -54,10 +54,11 @@ def describe(answers: Answers, other: Answers | None = None) -> dict[str, object
             "in both directions, or features over whole histories, would use what came later"
         )
     leaks += _columns_that_leak(answers, None)
-    twins = find_twins(answers, *([] if other is None else [other]))
-    if answers.question is not None:
+    tables = [answers] if other is None else [answers, other]
+    if all(table.question is not None for table in tables):
+        twins = find_twins(*tables)
         found["twins"] = len(twins)
-    leaks += _twins_that_leak(twins, answers, other)
+        leaks += _twins_that_leak(twins, tables)
     if other is not None:
         found |= _compare(answers, other, leaks)
         leaks += [f"in the second file, {leak}" for leak in _columns_that_leak(other, answers)]
@@ -66,9 +67,8 @@ def describe(answers: Answers, other: Answers | None = None) -> dict[str, object
     return found
 
 
-def _twins_that_leak(twins: list[Twin], answers: Answers, other: Answers | None) -> Iterator[str]:
+def _twins_that_leak(twins: list[Twin], tables: list[Answers]) -> Iterator[str]:
     """Students who are there twice under two ids: within the first table, and in both."""
-    tables = [answers, *([] if other is None else [other])]
     for where, text in {
         (0, 0): "pairs of students are twins, {0} and {1} for example: an account that is there twice, under two ids",
         (0, 1): "students of the second file are there in the first too, {1} as {0} for example, under another id",

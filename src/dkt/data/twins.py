@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dkt.data.table import TO_PREDICT, Answers, DataError, Ints, cumulated
+from dkt.rasch import sigmoid
 
 LEAST = 20  # questions of a student: fewer tell nobody apart
 ALIKE = 0.7  # the share of what either of two students answered that both answered alike
@@ -116,13 +117,12 @@ class _Given:
         kept = enough[student]
         student, question, right = (np.cumsum(enough) - 1)[student[kept]], question[kept], right[kept].astype(bool)
         places = [(i, s) for i, part in enumerate(parts) for s in range(part.n_students)]
-        odds = _log_odds(question, right, len(number))
         return cls(
             [place for place, there in zip(places, enough, strict=True) if there],
             cumulated(np.bincount(student, minlength=int(enough.sum()))),
             question,
             right,
-            odds,
+            _log_odds(question, right, len(number)),
             _log_odds(student, right, int(enough.sum())) - _log_odds(np.zeros_like(student), right, 1),
         )
 
@@ -143,7 +143,7 @@ class _Given:
 
     def chance(self, student: int, question: Ints) -> npt.NDArray[np.float64]:
         """The probability that a student of this ability answers such questions right."""
-        return np.asarray(1 / (1 + np.exp(-(self.ease[question] + self.ability[student]))))
+        return sigmoid(self.ease[question] + self.ability[student])
 
 
 def _log_odds(group: Ints, right: npt.NDArray[np.bool_], n: int) -> npt.NDArray[np.float64]:

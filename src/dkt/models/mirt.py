@@ -27,7 +27,7 @@ class MIRTNet(nn.Module):
     through the filter.
     """
 
-    reads_time = True  # it is always given the causal feature of this name, if no other
+    reads_time = True  # the time since the last answer is a feature that it is always given
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class MIRTNet(nn.Module):
         return torch.exp(-rate)
 
     def penalty(self, skill: Tensor, answer: Tensor, question: Tensor, features: Tensor, mask: Tensor) -> Tensor:
-        """What pulls questions towards their skills, and all discriminations towards one."""
+        """What pulls the ease and the discrimination of each question towards those of its skills and of all."""
         if self.of_question is None:
             return self.ease.new_zeros(())
         ease, slope = (self.of_question(question) * mask.unsqueeze(-1)).square().sum((0, 1)) / mask.sum()

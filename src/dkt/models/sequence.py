@@ -247,10 +247,10 @@ class MIRT(SequenceModel):
     """Dynamic multidimensional item response theory, filtered by assumed densities.
 
     A student is a Gaussian over `dim` hidden concepts: Reckase's MIRT (2009), whose abilities grow by a share of what
-    is left with each practice and fall off with time, exp(-rate dt) (with `features=True`, which bring the time). A
-    skill asks a softmax of concepts, p = g + (1 - g - s) sigmoid(exp(a) ability + ease), integrated over the ability by
-    quadrature; each answer moves mean and covariance to the moments of the posterior (Minka, 2001). Everything is
-    learned through the filter by gradients.
+    is left with each practice and fall off with time, exp(-rate dt), where the data has times. A skill asks a softmax
+    of concepts, p = g + (1 - g - s) sigmoid(exp(a) ability + ease), integrated over the ability by quadrature; each
+    answer moves mean and covariance to the moments of the posterior (Minka, 2001). Everything is learned through the
+    filter by gradients.
     """
 
     net = "mirt"
