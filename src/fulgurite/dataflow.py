@@ -16,34 +16,28 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    IterableDataset,
-    RandomSampler,
-    Sampler,
-    SequentialSampler,
-    SubsetRandomSampler,
-    WeightedRandomSampler,
-)
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
 from fulgurite.machine.requeue import requeue
 from fulgurite.shards import (
+    TRUE_LENGTHS,
     EvalShare,
     Part,
+    Share,
     TrainShare,
     can_share,
     declared_sizes,
+    draws_indices,
     in_order,
     keeps_its_order_to_itself,
     parts_by_size,
     share_of,
 )
-from fulgurite.utilities.combined_loader import CombinedLoader
+from fulgurite.utilities.combined_loader import CombinedLoader, loaders_of
 from fulgurite.utilities.data import extract_batch_size, sized_len
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import rank_zero_warn
@@ -54,7 +48,6 @@ if TYPE_CHECKING:
     from fulgurite.machine.distributed import DistributedStrategy
     from fulgurite.run import Run
 
-_TRUE_LENGTHS = (SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 _END = object()
 Limit = int | float
 Batches = Iterator[tuple[Any, bool]]
@@ -122,9 +115,8 @@ class DataFlow:
             self.evaluation[stage], self.limits[stage] = [], []
             return False
         self.given[stage] = loaders = run.load(stage)
-        _refuse_batches(loaders, f"{name}_dataloaders" if stage != "validation" else "val_dataloaders")
-        flat = self._prepare(loaders, stage)
-        self.evaluation[stage] = flat
+        _refuse_batches(loaders, f"{name}_dataloaders")
+        self.evaluation[stage] = flat = self._prepare(loaders, stage)
         self.limits[stage] = [limited(_most(loader), limit, f"limit_{name}_batches") for loader in flat]
         run.check_dataloader_idx(stage)
         if not self.has_batches(stage):
@@ -222,10 +214,17 @@ class DataFlow:
         self._ahead = None
         if isinstance(loader, CombinedLoader):
             return (batch for batch, _, _ in loader)
-        if _looks_ahead_in_indices(loader) and self.run.alone:
-            self._ahead = deque()
-            loader = _with_batch_sampler(loader, _LookingAhead(loader.batch_sampler, self._ahead))
+        if self.run.alone and _batches_indices(loader) and not _true_length(loader) and not _is_stateful(loader):
+            return iter(_twin(loader, batch_sampler=self._indices(loader)))
         return iter(loader)
+
+    def _indices(self, loader: DataLoader[Any]) -> Iterator[Any]:
+        """The batches of indices that are to feed the loader."""
+        self._ahead = None
+        if _true_length(loader) or not self.run.alone:
+            return iter(cast("Iterable[Any]", loader.batch_sampler))
+        self._ahead = deque()
+        return _looking_ahead(loader.batch_sampler, self._ahead)
 
     def _with_last(self, batches: Iterator[Any], done: int = 0) -> Batches:
         limit = self.train_batches_count
@@ -365,11 +364,10 @@ class DataFlow:
             self.restore_draws(saved["first"])
             share.go_on(saved["taken"], skip)
             following = self._with_last(self._iterator(self.train), skip)
-            self.rng = saved
-            self.restore_draws(now)
-            return following
-        if _skips_in_sampler(self.train):  # the skipped items are not even loaded
-            batches, indices = self._iterator_and_indices(self.train)
+        elif _batches_indices(self.train) and self.train.num_workers == 0:
+            # the skipped items are not even loaded; workers draw numbers of their own while loading, so not with these
+            indices = self._indices(self.train)
+            batches: Iterator[Any] = iter(_twin(self.train, batch_sampler=indices))
             self.restore_draws(saved["first"])
             for _ in range(skip):
                 next(indices)
@@ -413,15 +411,6 @@ class DataFlow:
             return None
         own = self.train.batch_sampler
         return batches * own.batch_size if type(own) is BatchSampler else batches
-
-    def _iterator_and_indices(self, loader: DataLoader[Any]) -> tuple[Iterator[Any], Iterator[Any]]:
-        """The loader's iterator, and the iterator of index batches that feeds it."""
-        sampler, self._ahead = loader.batch_sampler, None
-        if not _true_length(loader) and self.run.alone:
-            self._ahead = deque()
-            sampler = _LookingAhead(sampler, self._ahead)
-        shared = _Shared(sampler)
-        return iter(_with_batch_sampler(loader, shared)), shared.indices
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint in mid-epoch needs to open this epoch's loader again."""
@@ -534,67 +523,26 @@ def _true_length(loader: Any) -> bool:
     if isinstance(loader.dataset, IterableDataset):
         return False
     own_batches = loader.batch_sampler is None or type(loader.batch_sampler) is BatchSampler
-    return own_batches and type(loader.sampler) in _TRUE_LENGTHS
+    return own_batches and type(loader.sampler) in TRUE_LENGTHS
 
 
-def _looks_ahead_in_indices(loader: Any) -> bool:
-    return (
-        isinstance(loader, DataLoader)
-        and type(loader).__iter__ is DataLoader.__iter__
-        and not isinstance(loader.dataset, IterableDataset)
-        and loader.batch_sampler is not None
-        and not _true_length(loader)
-        and not _is_stateful(loader)
-    )
-
-
-def _skips_in_sampler(loader: Any) -> bool:
-    """Workers draw random numbers of their own while loading, so skipping without loading is for this process only."""
-    return (
-        isinstance(loader, DataLoader)
-        and type(loader).__iter__ is DataLoader.__iter__
-        and not isinstance(loader.dataset, IterableDataset)
-        and loader.batch_sampler is not None
-        and loader.num_workers == 0
-    )
+def _batches_indices(loader: Any) -> TypeGuard[DataLoader[Any]]:
+    return draws_indices(loader) and loader.batch_sampler is not None
 
 
 def _is_stateful(loader: Any) -> bool:
-    keeps = hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
-    return keeps and not isinstance(loader, CombinedLoader)
+    return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
 
 
-class _LookingAhead(Sampler[Any]):
-    """Yields a batch sampler's batches of indices, noting of each whether another follows."""
-
-    def __init__(self, sampler: Any, is_last: deque[bool]) -> None:
-        self.sampler, self.is_last = sampler, is_last
-
-    def __iter__(self) -> Iterator[Any]:
-        indices = iter(self.sampler)
-        current = next(indices, _END)
-        while current is not _END:
-            following = next(indices, _END)
-            self.is_last.append(following is _END)
-            yield current
-            current = following
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-
-class _Shared(Sampler[Any]):
-    """A batch sampler whose iterator can be moved on from outside."""
-
-    def __init__(self, sampler: Any) -> None:
-        self.sampler = sampler
-
-    def __iter__(self) -> Iterator[Any]:
-        self.indices: Iterator[Any] = iter(self.sampler)
-        return self.indices
-
-    def __len__(self) -> int:
-        return len(self.sampler)
+def _looking_ahead(batch_sampler: Any, is_last: deque[bool]) -> Iterator[Any]:
+    """The batch sampler's batches of indices, noting of each whether another follows."""
+    indices = iter(batch_sampler)
+    current = next(indices, _END)
+    while current is not _END:
+        following = next(indices, _END)
+        is_last.append(following is _END)
+        yield current
+        current = following
 
 
 class _Collections:
@@ -612,10 +560,7 @@ class _Collections:
 
 def _share(loader: Any) -> Any:
     """The share that stands in for a loader's sampler, if one does."""
-    for sampler in (getattr(loader, "batch_sampler", None), getattr(loader, "sampler", None)):
-        if isinstance(sampler, (TrainShare, EvalShare)):
-            return sampler
-    return None
+    return next((sampler for sampler in _samplers(loader) if isinstance(sampler, Share)), None)
 
 
 def _most(loader: Any) -> int | None:
@@ -633,19 +578,15 @@ def _size(batch: Any) -> int:
         return 1  # no tensor in it: batches count alike
 
 
-def _with_batch_sampler(loader: DataLoader[Any], batch_sampler: Any) -> DataLoader[Any]:
-    """A twin of the loader, sharing data set and workers' settings; DataLoader forbids assigning its sampler."""
+def _twin(loader: DataLoader[Any], **samplers: Any) -> DataLoader[Any]:
+    """A loader that shares data set and workers' settings; DataLoader forbids assigning its samplers."""
     twin = copy.copy(loader)
-    twin.__dict__["batch_sampler"] = batch_sampler
+    twin.__dict__.update(samplers)
     return twin
 
 
 def _with_share(loader: DataLoader[Any], share: Any) -> DataLoader[Any]:
-    if loader.batch_sampler is not None:
-        return _with_batch_sampler(loader, share)
-    twin = copy.copy(loader)
-    twin.__dict__["sampler"] = share
-    return twin
+    return _twin(loader, sampler=share) if loader.batch_sampler is None else _twin(loader, batch_sampler=share)
 
 
 def _in_order(loader: DataLoader[Any], stage: str) -> DataLoader[Any]:
@@ -653,25 +594,27 @@ def _in_order(loader: DataLoader[Any], stage: str) -> DataLoader[Any]:
         f"overfit_batches: the {stage} loader's {type(loader.sampler).__name__} is replaced by a SequentialSampler, "
         "so that every epoch sees the same batches."
     )
-    twin = copy.copy(loader)
     sampler = SequentialSampler(loader.dataset)  # type: ignore[arg-type]  # map-style: an IterableDataset has no sampler
-    twin.__dict__["sampler"] = sampler
-    if loader.batch_sampler is not None:
-        if loader.batch_size is None:
-            raise MisconfigurationException(
-                "overfit_batches needs batches in a fixed order, and this loader's batch_sampler is its own. "
-                "Pass a loader without it, or use limit_train_batches."
-            )
-        twin.__dict__["batch_sampler"] = BatchSampler(sampler, loader.batch_size, loader.drop_last)
-    return twin
+    if loader.batch_sampler is None:
+        return _twin(loader, sampler=sampler)
+    if loader.batch_size is None:
+        raise MisconfigurationException(
+            "overfit_batches needs batches in a fixed order, and this loader's batch_sampler is its own. "
+            "Pass a loader without it, or use limit_train_batches."
+        )
+    batches = BatchSampler(sampler, loader.batch_size, loader.drop_last)
+    return _twin(loader, sampler=sampler, batch_sampler=batches)
+
+
+def _samplers(loader: Any) -> list[Any]:
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    return [getattr(loader, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)]
 
 
 def set_epoch(loader: Any, epoch: int) -> None:
-    """Tell samplers and data sets that shuffle by epoch which one it is."""
-    for part in loader.flattened if isinstance(loader, CombinedLoader) else [loader]:
-        batch_sampler = getattr(part, "batch_sampler", None)
-        candidates = [getattr(part, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)]
-        for sampler in {id(c): c for c in candidates}.values():
+    """Tell samplers that shuffle by epoch which one it is."""
+    for part in loaders_of(loader):
+        for sampler in {id(s): s for s in _samplers(part)}.values():
             setter = getattr(sampler, "set_epoch", None)
             if callable(setter):
                 setter(epoch)
@@ -681,15 +624,11 @@ def set_epoch(loader: Any, epoch: int) -> None:
 def _generators(loader: Any) -> list[Any]:
     """Generators that loaders, samplers and data sets hold, in a fixed order: each draws apart from the global one."""
     found: dict[int, Any] = {}
-    for part in loader.flattened if isinstance(loader, CombinedLoader) else [loader]:
-        batch_sampler = getattr(part, "batch_sampler", None)
-        owners = [part, getattr(part, "sampler", None), batch_sampler, getattr(batch_sampler, "sampler", None)]
-        owners.append(getattr(part, "dataset", None))
-        for owner in owners:
+    for part in loaders_of(loader):
+        for owner in (part, *_samplers(part), getattr(part, "dataset", None)):
             for value in getattr(owner, "__dict__", {}).values():
-                if isinstance(value, (torch.Generator, random.Random)) or type(value).__module__.startswith(
-                    "numpy.random"
-                ):
+                of_numpy = type(value).__module__.startswith("numpy.random")
+                if of_numpy or isinstance(value, (torch.Generator, random.Random)):
                     found.setdefault(id(value), value)
     return list(found.values())
 
@@ -750,23 +689,19 @@ def own_transfer(run: Run) -> Callable[[Any, int], Any] | None:
     steps: list[Callable[[Any, int], Any]] = []
     if run.precision.casts_inputs:
         steps.append(lambda batch, k: run.precision.convert_input(batch))
-    before, transfer, after = (
-        run.data_hook(name)
-        for name in ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
-    )
+    before = run.data_hook("on_before_batch_transfer")
+    transfer = run.data_hook("transfer_batch_to_device")
+    after = run.data_hook("on_after_batch_transfer")
     if before:
         steps.append(before)
     if transfer:
-        own = transfer
-        steps.append(lambda batch, k: own(batch, run.device, k))
+        steps.append(lambda batch, k: transfer(batch, run.device, k))
     elif run.device.type != "cpu":
         steps.append(lambda batch, k: run.strategy.batch_to_device(batch))
     if after:
         steps.append(after)
-    if not steps:
-        return None
-    if len(steps) == 1:
-        return steps[0]
+    if len(steps) < 2:
+        return steps[0] if steps else None
 
     def all_steps(batch: Any, loader: int) -> Any:
         for step in steps:

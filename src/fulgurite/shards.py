@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from itertools import islice
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from itertools import islice, zip_longest
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ from torch.utils.data.distributed import DistributedSampler
 from fulgurite.utilities.data import sized_len
 
 CHUNK = 1 << 16  # samples of the order told to the other processes at once: one broadcast for most epochs
-_SIZED = (SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler, DistributedSampler)
+TRUE_LENGTHS = (SequentialSampler, RandomSampler, SubsetRandomSampler, WeightedRandomSampler)  # these say their length
 
 
 class Part(NamedTuple):
@@ -44,32 +45,17 @@ class Part(NamedTuple):
 WHOLE = Part(False, 1, 1)
 
 
+@dataclass(eq=False)
 class Share(Sampler[Any]):
-    """One process's share of a loader's order; takes the place of the loader's batch sampler.
+    """One process's share of a loader's order; takes the place of the loader's batch sampler."""
 
-    Args:
-        order: the user's sampler of samples, or with `batch_size` None of batches.
-        batch_size: samples of a batch of one process; None where `order` gives whole batches (or single items).
-        drop_last: leave out what does not fill a batch.
-        rank: of this process.
-        world_size: how many share.
-        tell: gives process 0's object to all.
-        items: `order` gives single items that the loader does not collate.
-    """
-
-    def __init__(
-        self,
-        order: Any,
-        batch_size: int | None,
-        drop_last: bool,
-        rank: int,
-        world_size: int,
-        tell: Callable[[Any], Any],
-        items: bool = False,
-    ) -> None:
-        self.items = items
-        self.sampler, self.batch_size, self.drop_last = order, batch_size, drop_last
-        self.rank, self.world_size, self.tell = rank, world_size, tell
+    sampler: Any  # the user's, of samples, or with `batch_size` None of batches
+    batch_size: int | None  # samples of a batch of one process; None where `sampler` gives whole batches (or items)
+    drop_last: bool  # leave out what does not fill a batch; False without a `batch_size`
+    rank: int
+    world_size: int  # how many share
+    tell: Callable[[Any], Any]  # gives process 0's object to all
+    items: bool = False  # `sampler` gives single items that the loader does not collate
 
     def told(self) -> Iterator[Any]:
         """The order, the same on all processes."""
@@ -118,10 +104,10 @@ class TrainShare(Share):
         order, self.rest = self.rest or self.told(), None
         group = list(islice(order, self.unit))
         while group:
-            if self.drop_last and self.batch_size is not None and len(group) < self.unit:
+            if self.drop_last and len(group) < self.unit:
                 return
             following = list(islice(order, self.unit))
-            is_last = not following or (self.drop_last and self.batch_size is not None and len(following) < self.unit)
+            is_last = not following or (self.drop_last and len(following) < self.unit)
             yield self._mine(group, is_last)
             group = following
 
@@ -141,20 +127,18 @@ class TrainShare(Share):
 
     def __len__(self) -> int:
         left = max(len(self.sampler) - self.start, 0)
-        return left // self.unit if self.drop_last and self.batch_size is not None else math.ceil(left / self.unit)
+        return left // self.unit if self.drop_last else math.ceil(left / self.unit)
 
 
 class EvalShare(Share):
     """Every sample once, on one process; processes may have different numbers of batches, or none."""
 
     def __iter__(self) -> Iterator[Any]:
-        order = self.told()
-        if self.batch_size is None:
-            yield from islice(order, self.rank, None, self.world_size)
-            return
-        if self.drop_last:
-            order = islice(order, len(self.sampler) // self.batch_size * self.batch_size)
+        order = islice(self.told(), self._whole_batches()) if self.drop_last else self.told()
         mine = islice(order, self.rank, None, self.world_size)
+        if self.batch_size is None:
+            yield from mine
+            return
         while batch := list(islice(mine, self.batch_size)):
             yield batch
 
@@ -163,21 +147,27 @@ class EvalShare(Share):
 
     def length_of(self, rank: int) -> int:
         """Batches of the process `rank`."""
-        count = len(self.sampler)
-        if self.batch_size is not None and self.drop_last:
-            count = count // self.batch_size * self.batch_size
+        count = self._whole_batches() if self.drop_last else len(self.sampler)
         return math.ceil(max(count - rank, 0) / self.world_size / (self.batch_size or 1))
 
+    def _whole_batches(self) -> int:
+        """Samples that fill batches as one process would make them."""
+        size = self.batch_size or 1
+        return len(self.sampler) // size * size
 
-def can_share(loader: Any) -> bool:
-    """Whether a loader's order is known, so that it can be shared out; one that the user has shared out is not."""
+
+def draws_indices(loader: Any) -> TypeGuard[DataLoader[Any]]:
+    """Whether a loader iterates as torch's own class does, over samples that a sampler chooses by their indices."""
     return (
         isinstance(loader, DataLoader)
         and type(loader).__iter__ is DataLoader.__iter__
         and not isinstance(loader.dataset, IterableDataset)
-        and not hasattr(loader, "load_state_dict")
-        and not _shared_by_user(loader)
     )
+
+
+def can_share(loader: Any) -> bool:
+    """Whether a loader's order is known, so that it can be shared out; one that the user has shared out is not."""
+    return draws_indices(loader) and not hasattr(loader, "load_state_dict") and not _shared_by_user(loader)
 
 
 def keeps_its_order_to_itself(loader: Any) -> bool:
@@ -209,11 +199,9 @@ def share_of(
 
 def declared_sizes(loader: Any) -> tuple[int, int, bool] | None:
     """(samples, batch size, drop_last) of a loader that torch's own samplers feed; None where sizes are not known."""
-    if not isinstance(loader, DataLoader) or type(loader).__iter__ is not DataLoader.__iter__:
+    if not draws_indices(loader) or type(loader.batch_sampler) is not BatchSampler:
         return None
-    if isinstance(loader.dataset, IterableDataset) or type(loader.batch_sampler) is not BatchSampler:
-        return None
-    count = sized_len(loader.sampler) if type(loader.sampler) in _SIZED else None
+    count = sized_len(loader.sampler) if type(loader.sampler) in (*TRUE_LENGTHS, DistributedSampler) else None
     return None if count is None else (count, loader.batch_sampler.batch_size, loader.batch_sampler.drop_last)
 
 
@@ -226,9 +214,8 @@ def parts_by_size(declared: list[tuple[int, int, bool]], rank: int, limit: float
 
     each = [sizes(*one) for one in declared]
     count = int(min(limit, max(map(len, each))))
-    for i in range(count):
-        row = [s[i] if i < len(s) else 0 for s in each]
-        yield Part(i + 1 == count, row[rank], sum(row))
+    for i, row in enumerate(islice(zip_longest(*each, fillvalue=0), count), 1):
+        yield Part(i == count, row[rank], sum(row))
 
 
 # predictions

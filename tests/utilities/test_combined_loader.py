@@ -111,21 +111,3 @@ def test_loaders_open_when_iteration_begins() -> None:
     assert len(opened) == 2
     iter(CombinedLoader([Loader(), Loader()], "sequential"))
     assert len(opened) == 3, "the second opens when its turn comes"
-
-
-def test_states_of_loaders_that_keep_one() -> None:
-    class Stateful(list[int]):
-        position = 3
-
-        def state_dict(self) -> dict[str, Any]:
-            return {"position": self.position}
-
-        def load_state_dict(self, state: dict[str, Any]) -> None:
-            self.position = state["position"]
-
-    loader = CombinedLoader([Stateful([1]), range(2)])
-    assert loader._state_dicts() == [{"position": 3}]
-    loader._load_state_dicts([{"position": 9}])
-    assert loader.flattened[0].position == 9
-    with pytest.raises(RuntimeError, match="2 loaders, and 1 of these"):
-        loader._load_state_dicts([{}, {}])

@@ -136,24 +136,10 @@ class CombinedLoader(Iterable[Item]):
                 batches.append(batch)
             yield _filled(self._iterables, iter(batches)), i, 0
 
-    def _state_dicts(self) -> list[dict[str, Any]]:
-        """The state of each loader that keeps one."""
-        return [loader.state_dict() for loader in self._flattened if _is_stateful(loader)]
 
-    def _load_state_dicts(self, states: list[dict[str, Any]]) -> None:
-        """Give each loader that keeps a state its own back."""
-        stateful = [loader for loader in self._flattened if _is_stateful(loader)]
-        if len(states) != len(stateful):
-            raise RuntimeError(
-                f"the checkpoint holds the state of {len(states)} loaders, and {len(stateful)} of these keep one. "
-                "Resume with the same loaders."
-            )
-        for loader, state in zip(stateful, states, strict=True):
-            loader.load_state_dict(state)
-
-
-def _is_stateful(loader: Any) -> bool:
-    return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+def loaders_of(loader: Any) -> list[Any]:
+    """The loaders that a CombinedLoader combines; any other is one by itself."""
+    return loader.flattened if isinstance(loader, CombinedLoader) else [loader]
 
 
 def _is_collection(iterables: Any) -> bool:
