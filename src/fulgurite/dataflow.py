@@ -358,9 +358,10 @@ class DataFlow:
             for _ in range(skip):
                 next(following)
             return following
-        share = self._share_to_go_on(saved)
+        begun_by_others = saved.get("world_size", 1) != self.run.world_size or saved.get("start")
+        share = self._share_to_go_on(saved) if begun_by_others else _share(self.train)
         self.restore_draws(saved["open"])
-        if share is not None and (saved.get("world_size", 1) != self.run.world_size or saved.get("start")):
+        if begun_by_others and share is not None:
             self.restore_draws(saved["first"])
             share.go_on(saved["taken"], skip)
             following = self._with_last(self._iterator(self.train), skip)
@@ -388,16 +389,15 @@ class DataFlow:
 
     def _share_to_go_on(self, saved: dict[str, Any]) -> TrainShare | None:
         """What counts samples in the order of all processes; one process needs it where several began the epoch."""
-        share, before = _share(self.train), saved.get("world_size", 1)
-        if before == self.run.world_size and not saved.get("start"):
-            return share  # type: ignore[no-any-return]  # of a training loader
-        if share is None and can_share(self.train) and saved.get("taken") is not None:
+        share, counted = _share(self.train), saved.get("taken") is not None
+        if share is None and can_share(self.train) and counted:
             share = share_of(self.train, TrainShare, 0, 1, lambda order: order)
             self.train = _with_share(self.train, share)
-        if share is None or saved.get("taken") is None:
+        if share is None or not counted:
             rank_zero_warn(
-                f"this epoch was begun by {before} processes and goes on with {self.run.world_size}, and its loader is "
-                "not shared out by the trainer: each process leaves out as many batches as each had taken."
+                f"this epoch was begun by {saved.get('world_size', 1)} processes and goes on with "
+                f"{self.run.world_size}, and its loader is not shared out by the trainer: each process leaves out as "
+                "many batches as each had taken."
             )
             return None
         return share  # type: ignore[no-any-return]  # of a training loader
