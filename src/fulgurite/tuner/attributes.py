@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fulgurite.utilities.exceptions import MisconfigurationException
+from fulgurite.utilities.parsing import Setting
 
 if TYPE_CHECKING:
     from fulgurite.core.datamodule import LightningDataModule
     from fulgurite.core.module import LightningModule
 
 
-class Tuned:
-    """One value under one name; where several objects have it, all are set and the last one is read."""
-
-    def __init__(self, name: str, module: LightningModule, datamodule: LightningDataModule | None) -> None:
-        self.name = name
-        self.holders: list[Any] = []
-        for owner in (module, datamodule):
-            if owner is not None:
-                self.holders += [owner] * hasattr(owner, name) + [owner.hparams] * (name in owner.hparams)
-
-    @property
-    def value(self) -> Any:
-        holder = self.holders[-1]
-        return holder[self.name] if isinstance(holder, MutableMapping) else getattr(holder, self.name)
-
-    def set(self, value: Any) -> None:
-        for holder in self.holders:
-            if isinstance(holder, MutableMapping):
-                holder[self.name] = value
-            else:
-                setattr(holder, self.name, value)
-
-
-def learning_rate(name: str, module: LightningModule, datamodule: LightningDataModule | None) -> Tuned:
+def learning_rate(name: str, module: LightningModule, datamodule: LightningDataModule | None) -> Setting:
     """The attribute that holds the learning rate: the one named, else `lr` or `learning_rate`."""
     for candidate in [name] if name else ["lr", "learning_rate"]:
-        tuned = Tuned(candidate, module, datamodule)
+        tuned = Setting(candidate, module, datamodule)
         if tuned.holders:
             return tuned
     wanted = repr(name) if name else "'lr' or 'learning_rate'"
@@ -48,9 +25,9 @@ def learning_rate(name: str, module: LightningModule, datamodule: LightningDataM
     )
 
 
-def batch_size(name: str, module: LightningModule, datamodule: LightningDataModule | None) -> Tuned:
+def batch_size(name: str, module: LightningModule, datamodule: LightningDataModule | None) -> Setting:
     """The attribute from which the loaders take their batch size."""
-    tuned = Tuned(name, module, datamodule)
+    tuned = Setting(name, module, datamodule)
     if not tuned.holders:
         owners = " nor ".join(type(owner).__qualname__ for owner in (module, datamodule) if owner is not None)
         raise MisconfigurationException(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fulgurite import loop
-from fulgurite.tuner.attributes import Tuned
 from fulgurite.tuner.trial import trial
-from fulgurite.utilities.combined_loader import CombinedLoader
+from fulgurite.utilities.combined_loader import loaders_of
 from fulgurite.utilities.exceptions import MisconfigurationException
+from fulgurite.utilities.memory import garbage_collection_cuda
+from fulgurite.utilities.parsing import Setting
 
 if TYPE_CHECKING:
-    from fulgurite.run import Run
     from fulgurite.trainer import Trainer
 
 MODES = ("power", "binsearch")
@@ -90,7 +89,7 @@ def largest(plan: Plan, fits: Callable[[int], bool], rows: Callable[[], float]) 
     return max(1, int(good * (1 - plan.margin))) if plan.mode == "binsearch" else good
 
 
-def search(trainer: Trainer, plan: Plan, tuned: Tuned, stage: str | None) -> int:
+def search(trainer: Trainer, plan: Plan, tuned: Setting, stage: str | None) -> int:
     """Find the size for fit (stage None) or for an evaluation, beside the run that is under way."""
     before, rows, seen = tuned.value, math.inf, {}
 
@@ -120,18 +119,9 @@ def _try(trainer: Trainer, steps: int, stage: str | None) -> tuple[bool, float, 
             if not is_out_of_memory(error):
                 raise
             outcome = False
-        loaders = _loaders(run, stage)
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        loaders = loaders_of(run.data.train) if stage is None else run.data.evaluation.get(stage, [])
+    garbage_collection_cuda()
     return outcome, _rows(loaders), getattr(loaders[0], "batch_size", None) if len(loaders) == 1 else None
-
-
-def _loaders(run: Run, stage: str | None) -> list[Any]:
-    if stage is not None:
-        return run.data.evaluation.get(stage, [])
-    train = run.data.train
-    return train.flattened if isinstance(train, CombinedLoader) else [train]
 
 
 def _rows(loaders: list[Any]) -> float:

@@ -152,6 +152,7 @@ def search(trainer: Trainer, finder: _LRFinder, early_stop_threshold: float | No
     recorder = _Recorder(finder, trainer, early_stop_threshold)
     with trial(trainer, [recorder], finder.num_training) as run:
         loop.fit(run)
+    # one rate for all processes
     finder.results = trainer.strategy.broadcast({"lr": recorder.lrs, "loss": recorder.losses})
     done, wanted = len(recorder.lrs), finder.num_training
     if recorder.diverged:

@@ -86,7 +86,6 @@ class Tuner:
         tuned = learning_rate(attr_name, model, datamodule) if update_attr else None
         with self._attached(model, given, datamodule, TrainerFn.FITTING) as trainer:
             lr_finder.search(trainer, finder, early_stop_threshold)
-            finder.results = trainer.strategy.broadcast(finder.results)  # one rate for all processes
         if tuned is not None and (rate := finder.suggestion()) is not None:
             tuned.set(rate)
             rank_zero_info(f"Learning rate set to {rate}")
@@ -155,7 +154,6 @@ class Tuner:
             return None
         tuned = None if attr_name is None else learning_rate(attr_name, module, trainer.datamodule)
         lr_finder.search(trainer, finder, early_stop_threshold)
-        finder.results = trainer.strategy.broadcast(finder.results)
         if tuned is not None and (rate := finder.suggestion()) is not None:
             tuned.set(rate)
             rank_zero_info(f"Learning rate set to {rate}")

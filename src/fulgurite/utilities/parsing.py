@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from collections.abc import Iterator
-from types import CodeType, FrameType
+from argparse import Namespace
+from collections.abc import MutableMapping
+from types import FrameType
 from typing import Any
 
 
@@ -41,36 +42,21 @@ class AttributeDict(dict[Any, Any]):
 
 def get_init_args(frame: FrameType) -> dict[str, Any]:
     """The arguments of the function that runs in `frame`, by name: without `self` and `*args`, `**kwargs` unfolded."""
-    code, values = frame.f_code, frame.f_locals
-    given = {name: values[name] for name in _argument_names(code) if name in values}
-    if code.co_flags & inspect.CO_VARKEYWORDS:
-        given.update(values.get(_keywords_name(code), {}))
-    return given
+    names, _, keywords, values = inspect.getargvalues(frame)
+    given = {name: values[name] for name in names[1:] if name in values}
+    return given if keywords is None else {**given, **values.get(keywords, {})}
 
 
 def collect_init_args(obj: object, frame: FrameType | None) -> dict[str, Any]:
     """The arguments of each `__init__` of `obj` that is running, `frame` and outwards; a subclass has the last word."""
     collected: dict[str, Any] = {}
     while frame is not None:
-        if _initializes(obj, frame):
+        code = frame.f_code
+        # that it is this very object keeps out a module whose __init__ builds this one
+        if code.co_name == "__init__" and code.co_argcount > 0 and frame.f_locals.get(code.co_varnames[0]) is obj:
             collected.update(get_init_args(frame))
         frame = frame.f_back
     return collected
-
-
-def _initializes(obj: object, frame: FrameType) -> bool:
-    code = frame.f_code
-    # that it is this very object keeps out a module whose __init__ builds this one
-    return code.co_name == "__init__" and code.co_argcount > 0 and frame.f_locals.get(code.co_varnames[0]) is obj
-
-
-def _argument_names(code: CodeType) -> tuple[str, ...]:
-    return code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
-
-
-def _keywords_name(code: CodeType) -> str:
-    starred = bool(code.co_flags & inspect.CO_VARARGS)
-    return code.co_varnames[code.co_argcount + code.co_kwonlyargcount + starred]
 
 
 def is_picklable(obj: object) -> bool:
@@ -82,42 +68,57 @@ def is_picklable(obj: object) -> bool:
     return True
 
 
+class Setting:
+    """A value under one name; where several owners or hyper-parameters have it, all are set and the last is read."""
+
+    def __init__(self, name: str, *owners: Any) -> None:
+        self.name = name
+        self.holders: list[Any] = []
+        for owner in owners:
+            if hasattr(owner, name):
+                self.holders.append(owner)
+            hparams = getattr(owner, "hparams", None)
+            if isinstance(hparams, (MutableMapping, Namespace)) and name in hparams:
+                self.holders.append(hparams)
+
+    @property
+    def value(self) -> Any:
+        holder = self.holders[-1]
+        return holder[self.name] if isinstance(holder, MutableMapping) else getattr(holder, self.name)
+
+    def set(self, value: Any) -> None:
+        for holder in self.holders:
+            if isinstance(holder, MutableMapping):
+                holder[self.name] = value
+            else:
+                setattr(holder, self.name, value)
+
+
 def lightning_hasattr(model: Any, attribute: str) -> bool:
     """Whether a setting is an attribute of the module, of its hyper-parameters or of its datamodule."""
-    return any(True for _ in _holders(model, attribute))
+    return bool(_setting(model, attribute).holders)
 
 
 def lightning_getattr(model: Any, attribute: str) -> Any:
     """The value of a setting, wherever it is; the datamodule's before the hyper-parameters' before the module's."""
-    holder = _last_holder(model, attribute)
-    return holder[attribute] if isinstance(holder, dict) else getattr(holder, attribute)
+    return _present(model, attribute).value
 
 
 def lightning_setattr(model: Any, attribute: str, value: Any) -> None:
     """Set a setting in every place that has it."""
-    _last_holder(model, attribute)
-    for holder in _holders(model, attribute):
-        if isinstance(holder, dict):
-            holder[attribute] = value
-        else:
-            setattr(holder, attribute, value)
+    _present(model, attribute).set(value)
 
 
-def _holders(model: Any, attribute: str) -> Iterator[Any]:
+def _setting(model: Any, attribute: str) -> Setting:
     trainer = getattr(model, "_trainer", None)
-    for owner in (model, getattr(trainer, "datamodule", None)):
-        if hasattr(owner, attribute):
-            yield owner
-        hparams = getattr(owner, "hparams", None)
-        if isinstance(hparams, dict) and attribute in hparams:
-            yield hparams
+    return Setting(attribute, model, getattr(trainer, "datamodule", None))
 
 
-def _last_holder(model: Any, attribute: str) -> Any:
-    holders = list(_holders(model, attribute))
-    if not holders:
+def _present(model: Any, attribute: str) -> Setting:
+    setting = _setting(model, attribute)
+    if not setting.holders:
         raise AttributeError(
             f"{attribute!r} is no attribute of the module {type(model).__name__}, of its hparams or of its datamodule. "
             f"Set self.{attribute} in __init__, or pass it to save_hyperparameters."
         )
-    return holders[-1]
+    return setting
