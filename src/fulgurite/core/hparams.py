@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import inspect
+import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -63,8 +63,7 @@ class HyperparametersMixin:
                 self.net = nn.Linear(self.hparams.width, 1)
         """
         if frame is None:
-            current = inspect.currentframe()
-            frame = current.f_back if current is not None else None
+            frame = sys._getframe(1)
         given = (_given.get() or {}).get(type(self))
         init_args = collect_init_args(self, frame) if given is None else given
         name, kept = _chosen(args, init_args)

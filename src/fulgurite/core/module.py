@@ -619,15 +619,11 @@ class LightningModule(HyperparametersMixin, ModelIO, nn.Module):
     # weights
     def freeze(self) -> LightningModule:
         """No parameter requires a gradient, eval mode."""
-        for parameter in self.parameters():
-            parameter.requires_grad = False
-        return self.eval()
+        return self.requires_grad_(False).eval()
 
     def unfreeze(self) -> LightningModule:
         """Each parameter requires a gradient, training mode."""
-        for parameter in self.parameters():
-            parameter.requires_grad = True
-        return self.train()
+        return self.requires_grad_(True).train()
 
     # exports
     @torch.no_grad()

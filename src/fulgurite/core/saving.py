@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from fulgurite.core.sharded import META, is_dtensor, is_sharded, read_shards, sync_folder
+from fulgurite.core.sharded import META, is_dtensor, is_sharded, os_error, read_shards, sync_folder
 from fulgurite.utilities.cloud_io import get_filesystem  # noqa: F401  # people import it from here
 from fulgurite.utilities.model_helpers import classmethod_only
 from fulgurite.utilities.parsing import AttributeDict, is_picklable
@@ -215,7 +215,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if (cause := _os_error(error)) is not None:
+        if (cause := os_error(error)) is not None:
             raise OSError(cause.errno, f"the checkpoint could not be written: {cause.strerror}", str(path)) from error
         if isinstance(error, (pickle.PicklingError, AttributeError, TypeError)):
             where = ", ".join(_not_picklable(checkpoint, "checkpoint")) or "it"
@@ -224,13 +224,6 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
             ) from error
         raise
     sync_folder(path.parent)  # the new name must survive a power cut too
-
-
-def _os_error(error: BaseException | None) -> OSError | None:
-    """torch tells a full disk as an internal error of its writer; the reason stands behind it."""
-    while error is not None and not isinstance(error, OSError):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 def _not_picklable(obj: Any, name: str) -> Iterator[str]:

@@ -95,7 +95,7 @@ def is_dtensor(value: Any) -> bool:
     return isinstance(value, Tensor) and type(value) is not Tensor and hasattr(value, "placements")
 
 
-def named_optimizer_state(state: dict[str, Any], names: Mapping[int, str]) -> dict[str, Any]:
+def named_optimizer_state(state: dict[str, Any], names: Mapping[Any, Any]) -> dict[str, Any]:
     """An optimizer's state by the names of its parameters instead of their numbers."""
     groups = [{**group, "params": [names[i] for i in group["params"]]} for group in state["param_groups"]]
     return {**state, "state": {names[i]: values for i, values in state["state"].items()}, "param_groups": groups}
@@ -103,9 +103,8 @@ def named_optimizer_state(state: dict[str, Any], names: Mapping[int, str]) -> di
 
 def numbered_optimizer_state(state: dict[str, Any]) -> dict[str, Any]:
     """An optimizer's state by numbers, as `Optimizer.load_state_dict` takes it."""
-    numbers = {name: i for i, name in enumerate(name for group in state["param_groups"] for name in group["params"])}
-    groups = [{**group, "params": [numbers[name] for name in group["params"]]} for group in state["param_groups"]]
-    return {**state, "state": {numbers[name]: v for name, v in state["state"].items()}, "param_groups": groups}
+    names = [name for group in state["param_groups"] for name in group["params"]]
+    return named_optimizer_state(state, {name: i for i, name in enumerate(names)})
 
 
 # writing
@@ -167,7 +166,8 @@ def write_sharded(
         try:
             save(tensors, storage_writer=FileSystemWriter(folder), process_group=group)
         except CheckpointException as error:  # the errors of all processes, on all
-            cause = next((e for e in _causes(error) if isinstance(e, OSError)), None)
+            causes = (os_error(failure) for failure, _ in error.failures.values())
+            cause = next((e for e in causes if e is not None), None)
             if cause is None:
                 raise
             number = cause.errno or errno.EIO
@@ -179,11 +179,11 @@ def write_sharded(
         raise
 
 
-def _causes(error: Any) -> Iterator[BaseException]:
-    for failure, _ in error.failures.values():
-        while failure is not None:
-            yield failure
-            failure = failure.__cause__ or failure.__context__
+def os_error(error: BaseException | None) -> OSError | None:
+    """torch tells a full disk as an internal error of its writer; the reason stands behind it."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def sync_folder(folder: Path) -> None:
