@@ -41,11 +41,8 @@ def _sizes(data: Any) -> Iterator[int]:
         yield data.size(0) if data.dim() else 1
     elif isinstance(data, (str, bytes, Iterator)) or hasattr(data, "__array__"):  # looking into an iterator uses it up
         return
-    elif isinstance(data, Mapping):
-        for value in data.values():
-            yield from _sizes(value)
     elif isinstance(data, Iterable):
-        for value in data:
+        for value in data.values() if isinstance(data, Mapping) else data:
             yield from _sizes(value)
     elif dataclasses.is_dataclass(data) and not isinstance(data, type):
         for field in dataclasses.fields(data):

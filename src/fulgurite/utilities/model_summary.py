@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.nn.parameter import UninitializedParameter, is_lazy
 
 from fulgurite.utilities.rank_zero import rank_zero_warn
 from fulgurite.utilities.tree import move_data_to_device
@@ -182,7 +182,7 @@ class ModelSummary:
     @property
     def model_size(self) -> float:
         """Megabytes that the parameters take."""
-        return sum(_numel(p) * p.element_size() for p in self._model.parameters() if not _is_lazy(p)) / 1e6
+        return sum(_numel(p) * p.element_size() for p in self._model.parameters() if not is_lazy(p)) / 1e6
 
     @property
     def total_flops(self) -> int:
@@ -275,12 +275,8 @@ def parse_batch_shape(batch: Any) -> Size:
     return UNKNOWN_SIZE
 
 
-def _is_lazy(parameter: Tensor) -> bool:
-    return isinstance(parameter, (UninitializedParameter, UninitializedBuffer))
-
-
 def _numel(parameter: Tensor) -> int:
-    return 0 if _is_lazy(parameter) else parameter.numel()
+    return 0 if is_lazy(parameter) else parameter.numel()
 
 
 @contextlib.contextmanager

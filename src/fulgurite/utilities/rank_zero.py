@@ -92,8 +92,7 @@ def rank_zero_warn(message: str | Warning, stacklevel: int | None = None, **kwar
 def rank_zero_deprecation(message: str | Warning, stacklevel: int | None = None, **kwargs: Any) -> None:
     """Warn on rank 0 that an old name was used."""
     kwargs.setdefault("category", LightningDeprecationWarning)
-    if rank_zero_only.rank == 0:
-        warnings.warn(message, stacklevel=_users_level() if stacklevel is None else stacklevel, **kwargs)
+    rank_zero_warn(message, None if stacklevel is None else stacklevel + 1, **kwargs)
 
 
 def warn_once(message: str, category: type[Warning] = UserWarning, key: str | None = None) -> None:
