@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from fulgurite.run import Run
 
 _END = object()
-Limit = int | float
 Batches = Iterator[tuple[Any, bool]]
 
 
@@ -241,8 +240,7 @@ class DataFlow:
         assert self._ahead is not None
         ahead, limit = self._ahead, self.train_batches_count
         i = done
-        for batch in batches:
-            i += 1
+        for i, batch in enumerate(batches, done + 1):
             yield batch, ahead.popleft() or i >= limit
             if i >= limit:
                 return
@@ -263,8 +261,7 @@ class DataFlow:
         limit, i = self.train_batches_count, done
         if share.start and self.run.trainer.limit_train_batches == 1.0:
             limit = math.inf  # the rest of an epoch has as many batches as this number of processes makes of it
-        for batch in batches:
-            i += 1
+        for i, batch in enumerate(batches, done + 1):
             part = share.parts.popleft()
             self.run.take(part)
             yield batch, part.is_last or i >= limit
@@ -297,12 +294,12 @@ class DataFlow:
                 size = -1 if batch is None else 0
             told = strategy.gather_numbers([size, following is not _END])[:: strategy.world_size // strategy.data_size]
             sizes, more = [int(row[0]) for row in told], [row[1] for row in told]
+            if max(sizes) == -1:
+                raise _no_batch()
             if -1 in sizes:
                 raise ValueError(
                     f"the training loader of process {sizes.index(-1)} yields no batch, and those of others do. Give "
                     "every process at least one."
-                    if max(sizes) > -1
-                    else str(_no_batch())
                 )
             self.run.take(Part(not any(more), size, sum(sizes)))
             yield batch, not any(more)
@@ -480,7 +477,7 @@ class DataFlow:
 
 
 # limits
-def limited(count: int | None, limit: Limit, name: str) -> int | float:
+def limited(count: int | None, limit: int | float, name: str) -> int | float:
     """How many of `count` batches (None: unknown) a `limit_*` argument leaves; inf when it cannot be known."""
     if isinstance(limit, int):
         return limit if count is None else min(count, limit)
