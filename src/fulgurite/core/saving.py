@@ -300,9 +300,8 @@ def _restored(value: Any, at: tuple[Any, ...], classes: Classes) -> Any:
 
 def foreign_classes(obj: Any) -> list[str]:
     """Names of the classes in `obj` that `torch.load(weights_only=True)` refuses to read."""
-    leaves = list({id(leaf): leaf for leaf in _foreign_leaves(obj)}.values())
     names: set[str] = set()
-    for leaf in leaves:
+    for leaf in {id(leaf): leaf for leaf in _foreign_leaves(obj)}.values():
         buffer = io.BytesIO()
         try:
             torch.save(leaf, buffer)
@@ -326,7 +325,7 @@ def _foreign_leaves(obj: Any) -> Iterator[Any]:
 
 
 def _is_plain(obj: Any) -> bool:
-    return next(_foreign_leaves(obj), _is_plain) is _is_plain
+    return not any(True for _ in _foreign_leaves(obj))
 
 
 # objects from checkpoints
