@@ -1,7 +1,8 @@
 """Lightning's import paths: one table from theirs to ours, and the finder that makes modules of it when asked.
 
-A path that we have ourselves needs no row. A row names where its names are found, in that order; "." stands for
-`fulgurite`. Names that went with the 1.x era, and names that we lack on purpose, say what to write.
+A path that we have ourselves needs no row. A row says where names are found, in that order, and which of their paths
+have these names; "." stands for `fulgurite`. Names that went with the 1.x era, and names that we lack on purpose, say
+what to write.
 """
 
 from __future__ import annotations
@@ -23,174 +24,91 @@ from fulgurite.utilities.rank_zero import log
 
 VERSION = "2.6.6"  # of Lightning, whose names these are
 
-# their path below `lightning.pytorch` -> where we have its names
-PYTORCH: dict[str, str] = {
-    "": ".",
-    "accelerators.accelerator": ".accelerators",
-    "accelerators.cpu": ".accelerators .compat.internals",
-    "accelerators.cuda": ".accelerators .compat.internals",
-    "accelerators.mps": ".accelerators",
-    "callbacks.progress.progress_bar": ".callbacks.progress.progress_bar .compat.internals",
-    "callbacks.progress.tqdm_progress": ".callbacks.progress.tqdm_progress .compat.internals",
-    "callbacks.progress.base": ".callbacks.progress.progress_bar",
-    "core.hooks": ".compat.internals",
-    "core.mixins": ".core.hparams",
-    "core.mixins.hparams_mixin": ".core.hparams",
-    "core.optimizer": ".optimizers .compat.internals",
-    "core.saving": ".core.saving .compat.internals",
-    "demos": ".demos.boring_classes",
-    "loggers.logger": ".loggers.logger .compat.internals",
-    "loggers.utilities": ".compat.internals",
-    "loggers.mlflow": ".loggers.mlflow .compat.internals",
-    "core.module": ".core.module .compat.internals",
-    "loops": ".compat.internals",
-    "loops.evaluation_loop": ".compat.internals",
-    "loops.fit_loop": ".compat.internals",
-    "loops.fetchers": ".compat.internals",
-    "loops.loop": ".compat.internals",
-    "loops.optimization": ".compat.internals",
-    "loops.optimization.manual": ".compat.internals",
-    "loops.optimization.automatic": ".compat.internals",
-    "loops.optimization.closure": ".compat.internals",
-    "loops.prediction_loop": ".compat.internals",
-    "loops.progress": ".compat.internals",
-    "loops.training_epoch_loop": ".compat.internals",
-    "loops.utilities": ".compat.internals",
-    "overrides": ".compat.internals",
-    "overrides.distributed": ".compat.internals",
-    "plugins.environments": ".machine.environments",
-    "plugins.io": ".plugins",
-    "plugins.io.async_plugin": ".plugins",
-    "plugins.io.checkpoint_plugin": ".plugins",
-    "plugins.io.torch_plugin": ".plugins",
-    "plugins.layer_sync": ".plugins",
-    "plugins.precision": ".plugins",
-    "plugins.precision.amp": ".plugins",
-    "plugins.precision.double": ".plugins",
-    "plugins.precision.fsdp": ".plugins",
-    "plugins.precision.half": ".plugins",
-    "plugins.precision.precision": ".plugins",
-    "strategies.ddp": ".strategies",
-    "strategies.fsdp": ".strategies",
-    "strategies.model_parallel": ".strategies",
-    "strategies.parallel": ".strategies",
-    "strategies.single_device": ".strategies",
-    "strategies.strategy": ".strategies .compat.internals",
-    "trainer": ".trainer .utilities.seed",
-    "trainer.call": ".compat.internals",
-    "trainer.connectors": ".compat.internals",
-    "trainer.connectors.accelerator_connector": ".compat.internals",
-    "trainer.connectors.callback_connector": ".compat.internals",
-    "trainer.connectors.checkpoint_connector": ".compat.internals",
-    "trainer.connectors.data_connector": ".compat.internals",
-    "trainer.connectors.logger_connector": ".compat.internals",
-    "trainer.connectors.logger_connector.logger_connector": ".compat.internals",
-    "trainer.connectors.logger_connector.result": ".compat.internals",
-    "trainer.connectors.signal_connector": ".compat.internals",
-    "trainer.states": ".states",
-    "trainer.trainer": ".trainer",
-    "utilities": ".utilities .compat.internals",
-    "utilities.apply_func": ".utilities.tree .compat.internals",
-    "utilities.argparse": ".compat.argparsing",
-    "utilities.cloud_io": ".utilities.cloud_io .compat.internals",
-    "utilities.compile": ".compat.internals",
-    "utilities.data": ".utilities.data .utilities.parsing .compat.internals",
-    "utilities.distributed": ".utilities.distributed .utilities.rank_zero .compat.internals",
-    "utilities.enums": ".utilities.enums .compat.internals",
-    "utilities.exceptions": ".utilities.exceptions .compat.internals",
-    "utilities.imports": ".utilities.imports .compat.internals",
-    "utilities.model_helpers": ".utilities.model_helpers .compat.internals",
-    "utilities.model_summary": ".utilities.model_summary",
-    "utilities.model_summary.model_summary": ".utilities.model_summary .compat.internals",
-    "utilities.parsing": ".utilities.parsing .compat.internals",
-    "utilities.signature_utils": ".compat.internals",
-    "utilities.types": ".utilities.types .compat.internals",
-    # of the 1.x era
-    "callbacks.base": ".callbacks.callback",
-    "callbacks.lr_logger": ".callbacks",
-    "callbacks.gpu_stats_monitor": ".callbacks",
-    "core.datamodule": ".core.datamodule",
-    "core.lightning": ".core.module",
-    "core.memory": ".utilities.model_summary .utilities.memory",
-    "core.decorators": ".compat.internals",
-    "core.step_result": ".compat.internals",
-    "logging": ".loggers",
-    "loggers.base": ".loggers.logger",
-    "metrics": "torchmetrics",
-    "metrics.functional": "torchmetrics.functional",
-    "metrics.classification": "torchmetrics.classification torchmetrics",
-    "metrics.regression": "torchmetrics.regression torchmetrics",
-    "metrics.metric": "torchmetrics",
-    "plugins.training_type": ".compat.plugins",
-    "plugins.training_type.ddp": ".compat.plugins",
-    "profiler": ".profilers",
-    "profiler.profilers": ".profilers",
-    "profiler.base": ".profilers",
-    "profiler.simple": ".profilers.simple",
-    "profiler.advanced": ".profilers.advanced",
-    "profiler.pytorch": ".profilers.pytorch",
-    "trainer.supporters": ".utilities.combined_loader",
-    "trainer.training_io": ".core.saving",
-    "tuner.auto_gpu_select": ".compat.internals",
-    "utilities.cli": ".cli",
-    "utilities.device_parser": ".compat.internals",
-    "utilities.metrics": ".compat.internals",
-    "utilities.model_utils": ".utilities.model_helpers",
-    "utilities.debugging": ".compat.internals",
-}
 
-# their path below `lightning.fabric` -> where we have its names; the rest of Fabric is not here
-FABRIC: dict[str, str] = {
-    "": ".utilities.seed .compat.internals",
-    "accelerators": ".accelerators",
-    "accelerators.accelerator": ".accelerators",
-    "plugins.precision.amp": ".plugins",
-    "plugins.precision.double": ".plugins",
-    "plugins.precision.fsdp": ".plugins",
-    "plugins.precision.half": ".plugins",
-    "plugins.precision.precision": ".plugins",
-    "strategies.ddp": ".strategies",
-    "strategies.fsdp": ".strategies",
-    "strategies.model_parallel": ".strategies",
-    "strategies.parallel": ".strategies",
-    "strategies.single_device": ".strategies",
-    "strategies.strategy": ".strategies",
-    "accelerators.cpu": ".accelerators",
-    "accelerators.cuda": ".accelerators .compat.internals",
-    "accelerators.mps": ".accelerators",
-    "loggers": ".loggers",
-    "loggers.csv_logs": ".loggers.csv_logs",
-    "loggers.logger": ".loggers.logger",
-    "loggers.tensorboard": ".loggers.tensorboard",
-    "plugins": ".plugins .machine.environments",
-    "plugins.environments": ".machine.environments",
-    "plugins.environments.cluster_environment": ".machine.environments",
-    "plugins.environments.lightning": ".machine.environments .compat.internals",
-    "plugins.environments.slurm": ".machine.environments",
-    "plugins.environments.torchelastic": ".machine.environments",
-    "plugins.io": ".plugins",
-    "plugins.io.checkpoint_io": ".plugins",
-    "plugins.io.torch_io": ".plugins",
-    "plugins.precision": ".plugins",
-    "strategies": ".strategies",
-    "utilities": ".utilities .utilities.tree .compat.internals",
-    "utilities.apply_func": ".utilities.tree .compat.internals",
-    "utilities.cloud_io": ".utilities.cloud_io .compat.internals",
-    "utilities.data": ".utilities.data .utilities.parsing .compat.internals",
-    "utilities.device_dtype_mixin": ".compat.internals",
-    "utilities.device_parser": ".compat.internals",
-    "utilities.distributed": ".utilities.distributed .compat.internals",
-    "utilities.enums": ".compat.internals",
-    "utilities.exceptions": ".utilities.exceptions",
-    "utilities.imports": ".utilities.imports .compat.internals",
-    "utilities.logger": ".compat.internals",
-    "utilities.optimizer": ".compat.internals",
-    "utilities.rank_zero": ".utilities.rank_zero",
-    "utilities.seed": ".utilities.seed .compat.internals",
-    "utilities.throughput": ".utilities.throughput",
-    "utilities.types": ".utilities.types .compat.internals",
-    "utilities.warnings": ".utilities.warnings",
+def _by_path(places: dict[str, str]) -> dict[str, str]:
+    """From "where we have the names: their paths" to a row for each path; "=" stands for the same path of ours."""
+    return {path: where.replace("=", f".{path}") for where, paths in places.items() for path in paths.split()}
+
+
+# below `lightning.pytorch` and `lightning.fabric` alike
+_BOTH = {
+    ".accelerators": "accelerators.accelerator accelerators.mps",
+    ".accelerators .compat.internals": "accelerators.cuda",
+    ".machine.environments": "plugins.environments",
+    ".plugins": "plugins.io plugins.precision plugins.precision.amp plugins.precision.double plugins.precision.fsdp"
+    " plugins.precision.half plugins.precision.precision",
+    ".strategies": "strategies.ddp strategies.fsdp strategies.model_parallel strategies.parallel"
+    " strategies.single_device",
+    ".compat.internals": "utilities.device_parser",
+    ".utilities.data .utilities.parsing .compat.internals": "utilities.data",
+    ".utilities.tree .compat.internals": "utilities.apply_func",
+    "= .compat.internals": "utilities.cloud_io utilities.imports utilities.types",
 }
+_PYTORCH = {
+    ".accelerators .compat.internals": "accelerators.cpu",
+    ".callbacks.progress.progress_bar": "callbacks.progress.base",
+    ".core.hparams": "core.mixins core.mixins.hparams_mixin",
+    ".demos.boring_classes": "demos",
+    ".optimizers .compat.internals": "core.optimizer",
+    ".plugins": "plugins.io.async_plugin plugins.io.checkpoint_plugin plugins.io.torch_plugin plugins.layer_sync",
+    ".states": "trainer.states",
+    ".strategies .compat.internals": "strategies.strategy",
+    ".trainer .utilities.seed": "trainer",
+    ".trainer": "trainer.trainer",
+    ".compat.argparsing": "utilities.argparse",
+    ".utilities.distributed .utilities.rank_zero .compat.internals": "utilities.distributed",
+    ".utilities.model_summary .compat.internals": "utilities.model_summary.model_summary",
+    "= .compat.internals": "callbacks.progress.progress_bar callbacks.progress.tqdm_progress core.module core.saving"
+    " loggers.logger loggers.mlflow utilities utilities.enums utilities.exceptions utilities.model_helpers"
+    " utilities.parsing",
+    ".compat.internals": "core.hooks loggers.utilities overrides overrides.distributed trainer.call"
+    " loops loops.evaluation_loop loops.fetchers loops.fit_loop loops.loop loops.prediction_loop loops.progress"
+    " loops.training_epoch_loop loops.utilities loops.optimization loops.optimization.automatic"
+    " loops.optimization.closure loops.optimization.manual"
+    " trainer.connectors trainer.connectors.accelerator_connector trainer.connectors.callback_connector"
+    " trainer.connectors.checkpoint_connector trainer.connectors.data_connector trainer.connectors.signal_connector"
+    " trainer.connectors.logger_connector trainer.connectors.logger_connector.logger_connector"
+    " trainer.connectors.logger_connector.result utilities.compile utilities.signature_utils",
+}
+_OF_THE_1X_ERA = {
+    ".callbacks": "callbacks.lr_logger callbacks.gpu_stats_monitor",
+    ".callbacks.callback": "callbacks.base",
+    ".cli": "utilities.cli",
+    ".compat.internals": "core.decorators core.step_result tuner.auto_gpu_select utilities.metrics utilities.debugging",
+    ".compat.plugins": "plugins.training_type plugins.training_type.ddp",
+    ".core.module": "core.lightning",
+    ".core.saving": "trainer.training_io",
+    ".loggers": "logging",
+    ".loggers.logger": "loggers.base",
+    ".profilers": "profiler profiler.profilers profiler.base",
+    ".profilers.advanced": "profiler.advanced",
+    ".profilers.pytorch": "profiler.pytorch",
+    ".profilers.simple": "profiler.simple",
+    ".utilities.combined_loader": "trainer.supporters",
+    ".utilities.model_helpers": "utilities.model_utils",
+    ".utilities.model_summary .utilities.memory": "core.memory",
+    "torchmetrics": "metrics metrics.metric",
+    "torchmetrics.classification torchmetrics": "metrics.classification",
+    "torchmetrics.functional": "metrics.functional",
+    "torchmetrics.regression torchmetrics": "metrics.regression",
+}
+# the rest of Fabric is not here
+_FABRIC = {
+    "=": "accelerators loggers loggers.csv_logs loggers.logger loggers.tensorboard strategies utilities.exceptions"
+    " utilities.rank_zero utilities.throughput utilities.warnings",
+    "= .compat.internals": "utilities.distributed utilities.seed",
+    ".accelerators": "accelerators.cpu",
+    ".machine.environments": "plugins.environments.cluster_environment plugins.environments.slurm"
+    " plugins.environments.torchelastic",
+    ".machine.environments .compat.internals": "plugins.environments.lightning",
+    ".plugins .machine.environments": "plugins",
+    ".plugins": "plugins.io.checkpoint_io plugins.io.torch_io",
+    ".strategies": "strategies.strategy",
+    ".utilities .utilities.tree .compat.internals": "utilities",
+    ".compat.internals": "utilities.device_dtype_mixin utilities.enums utilities.logger utilities.optimizer",
+}
+PYTORCH = {"": ".", **_by_path(_BOTH), **_by_path(_PYTORCH), **_by_path(_OF_THE_1X_ERA)}
+FABRIC = {"": ".utilities.seed .compat.internals", **_by_path(_BOTH), **_by_path(_FABRIC)}
 ROOTS: dict[str, dict[str, str]] = {
     "lightning.pytorch": PYTORCH,
     "lightning.fabric": FABRIC,
@@ -200,10 +118,7 @@ ROOTS: dict[str, dict[str, str]] = {
     "fulgurite": PYTORCH,
 }
 # the parts of ours whose modules have Lightning's names
-_SHARED = (
-    *("accelerators", "callbacks", "cli", "core", "demos", "loggers"),
-    *("plugins", "profilers", "strategies", "trainer", "tuner", "utilities"),
-)
+_SHARED = "accelerators callbacks cli core demos loggers plugins profilers strategies trainer tuner utilities"
 
 # names of the 1.x era -> where they are now, and the line to write
 RENAMED: dict[str, tuple[str, str, str]] = {
@@ -238,7 +153,6 @@ MOVED: dict[str, str] = {
 }
 
 _LOGGER = "use CSVLogger, TensorBoardLogger, WandbLogger, MLFlowLogger, CometLogger or a ten-line Logger of your own."
-_SPIKE = "subclass Callback and look at outputs['loss'] in on_train_batch_end."
 # names that we lack on purpose, and last parts of paths -> what to use
 _LACKING: dict[str, str] = {
     "Fabric LightningLite is_wrapped wrappers lite fabric": "there is one API here, the Trainer's: fulgurite.Trainer.",
@@ -263,20 +177,18 @@ _LACKING: dict[str, str] = {
     " HorovodStrategy DataParallelStrategy BaguaStrategy": "use strategy='ddp' or strategy='fsdp'.",
     "ModelPruning pruning": "call torch.nn.utils.prune in a callback's on_train_epoch_end.",
     "QuantizationAwareTraining": "call torch.ao.quantization in setup().",
-    "SpikeDetection spike": _SPIKE,
+    "SpikeDetection spike": "subclass Callback and look at outputs['loss'] in on_train_batch_end.",
     "data_loader": "leave the decorator out: train_dataloader is called once a fit.",
     "consolidate_checkpoint": "run python -m fulgurite consolidate FOLDER FILE.",
-    "upgrade_checkpoint": "old checkpoints are read as they are.",
     "app": "Lightning Apps are not part of this package.",
     "data": "install litdata, or use torch.utils.data.DataLoader.",
-    "launchers collectives KubeflowEnvironment LSFEnvironment MPIEnvironment": (
+    "launchers collectives kubeflow lsf mpi KubeflowEnvironment LSFEnvironment MPIEnvironment": (
         "processes are started by torchrun, SLURM or the trainer."
     ),
-    "mnist_datamodule transformer lstm MNISTDataModule LightningTransformer WikiText2": (
-        "use fulgurite.demos.boring_classes for a model and data that need no download."
-    ),
+    "mnist_datamodule transformer lstm MNISTDataModule LightningTransformer WikiText2 LightningLSTM SequenceSampler"
+    " SimpleLSTM Transformer": ("use fulgurite.demos.boring_classes for a model and data that need no download."),
     "serve ServableModule ServableModuleValidator": "export the module with to_onnx or torch.export and serve that.",
-    "migration migrate_checkpoint pl_legacy_patch": "old checkpoints are read as they are.",
+    "migration migrate_checkpoint pl_legacy_patch upgrade_checkpoint": "old checkpoints are read as they are.",
     "model_registry download_model_from_registry find_model_local_ckpt_path": "pass the path of a checkpoint file.",
     "AbstractClosure OutputResult ManualResult RestartStage check_finite_loss": (
         "there are no loop classes: the loop is fulgurite/loop.py; override optimizer_step or use callbacks."
@@ -288,15 +200,11 @@ _LACKING: dict[str, str] = {
     "UnrepeatedDistributedSampler UnrepeatedDistributedSamplerWrapper DistributedSamplerWrapper prepare_for_backward": (
         "leave it out: the trainer shares out data itself, in the sampler's order, and never pads evaluation."
     ),
-    "kubeflow lsf mpi": "processes are started by torchrun, SLURM or the trainer.",
     "ACCELERATOR_REGISTRY STRATEGY_REGISTRY call_register_accelerators registry connector dp": (
         "there is no registry: pass a name such as strategy='ddp', or an object of fulgurite.strategies."
     ),
     "Throughput": "use fulgurite.callbacks.ThroughputMonitor.",
     "get_available_flops": "pass ThroughputMonitor(available_flops=...) the figure of the device's data sheet.",
-    "LightningLSTM SequenceSampler SimpleLSTM Transformer": (
-        "use fulgurite.demos.boring_classes for a model and data that need no download."
-    ),
     "LIGHTNING_LOGO cli_lightning_logo": "nothing here advertises.",
     "get_nvidia_gpu_stats get_device_stats": "use CUDAAccelerator().get_device_stats(device).",
     "get_torchvision_model": "write getattr(torchvision.models, name)(weights=weights).",
@@ -430,12 +338,8 @@ def sources_of(name: str) -> list[str] | None:
     row = ROOTS[root].get(path)
     if row is not None:
         return [f"fulgurite{s}".rstrip(".") if s.startswith(".") else s for s in row.split()]
-    if (
-        ROOTS[root] is PYTORCH
-        and root != "fulgurite"
-        and path.split(".")[0] in _SHARED
-        and _exists(f"fulgurite.{path}")
-    ):
+    shared = ROOTS[root] is PYTORCH and root != "fulgurite" and path.split(".")[0] in _SHARED.split()
+    if shared and _exists(f"fulgurite.{path}"):
         return [f"fulgurite.{path}"]
     return None
 
