@@ -6,6 +6,7 @@ What is put on the objects here is taken off when the call ends. A module withou
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -42,14 +43,14 @@ _TAKES = {
     "backward": 1,
 }
 _IDX = ("optimizer_idx", "optimizer_i", "opt_idx")
-_TODAY = {
-    "on_epoch_start": "Write on_train_epoch_start, on_validation_epoch_start, ...",
-    "on_epoch_end": "Write on_train_epoch_end, on_validation_epoch_end, ...",
-    "on_batch_start": "Write on_train_batch_start.",
-    "on_batch_end": "Write on_train_batch_end.",
-    "on_pretrain_routine_start": "Write on_fit_start.",
-    "on_pretrain_routine_end": "Write on_fit_start.",
-    "on_keyboard_interrupt": "Write on_exception and look at the exception.",
+# hooks that are gone -> the one they run with today ("*": of each stage), whether before it, and the line to write
+_GONE = {
+    "on_epoch_start": ("on_*_epoch_start", True, "Write on_train_epoch_start, on_validation_epoch_start, ..."),
+    "on_epoch_end": ("on_*_epoch_end", False, "Write on_train_epoch_end, on_validation_epoch_end, ..."),
+    "on_batch_start": ("on_train_batch_start", True, "Write on_train_batch_start."),
+    "on_batch_end": ("on_train_batch_end", False, "Write on_train_batch_end."),
+    "on_pretrain_routine_start": ("on_fit_start", False, "Write on_fit_start."),
+    "on_pretrain_routine_end": ("on_fit_start", False, "Write on_fit_start."),
 }
 
 
@@ -82,9 +83,9 @@ def adapt(run: Run) -> Patches:
     for name, count in _TAKES.items():
         if overrides(module, name, LightningModule):
             _put_counted(patches, module, name, count)
-    _around_epochs(patches, module)
+    _gone_hooks(patches, module)
     for callback in trainer.callbacks:
-        _callback(run, patches, callback)
+        _callback(patches, callback)
     if overrides(module, "get_progress_bar_dict", LightningModule) and trainer.progress_bar_callback is not None:
         _tell(module, "get_progress_bar_dict", "Override get_metrics of a progress bar.")
         patches.put(trainer.progress_bar_callback, "get_metrics", lambda *_: module.get_progress_bar_dict())  # type: ignore[operator]  # nn.Module's __getattr__ hides it
@@ -135,7 +136,7 @@ def _module_steps(run: Run, patches: Patches) -> None:
                 "Set self.automatic_optimization = False in __init__ and step each of self.optimizers() in "
                 "training_step(self, batch, batch_idx).",
             )
-            step_several(run, patches, step, outputs, lambda returned: log_returned(module, returned))
+            step_several(run, patches, step, outputs, _log_parts)
         elif outputs is not None:
             patches.put(module, name, _kept(step, outputs, run, stage))
         if outputs is not None:
@@ -200,14 +201,16 @@ def log_returned(module: Any, returned: Any) -> None:
     """What a step or an epoch's end returned to be logged: {"log": {...}, "progress_bar": {...}, "val_loss": ...}."""
     if not isinstance(returned, Mapping):
         return
-    bar = returned.get("progress_bar")
-    bar = bar if isinstance(bar, Mapping) else {}
-    logs = returned.get("log")
-    logs = logs if isinstance(logs, Mapping) else {}
+    bar, logs = (part if isinstance(part := returned.get(k), Mapping) else {} for k in ("progress_bar", "log"))
     plain = {k: v for k, v in returned.items() if k not in ("log", "progress_bar", "loss", "hiddens")}
     for name, value in {**plain, **bar, **logs}.items():
         if isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.numel() == 1):
             module.log(name, value, prog_bar=name in bar, logger=name in logs)
+
+
+def _log_parts(module: Any, returned: Mapping[str, Any]) -> None:
+    """Of what a training step returned, only "log" and "progress_bar"."""
+    log_returned(module, {k: returned[k] for k in ("log", "progress_bar") if k in returned})
 
 
 def watch_outputs(run: Run) -> None:
@@ -226,11 +229,10 @@ def watch_outputs(run: Run) -> None:
             plain = run.as_output
 
             def logged(returned: Any) -> dict[str, Any]:
-                parts = {k: returned[k] for k in ("log", "progress_bar") if k in returned}
-                log_returned(run.module, parts)
+                _log_parts(run.module, returned)
                 return plain(returned)
 
-            log_returned(run.module, {k: returned[k] for k in ("log", "progress_bar") if k in returned})
+            _log_parts(run.module, returned)
             run.as_output = logged
         return output
 
@@ -238,11 +240,11 @@ def watch_outputs(run: Run) -> None:
 
 
 # signatures
-def _required(method: Callable[..., Any]) -> tuple[int, float]:
+def _required(method: Callable[..., Any]) -> tuple[int, int]:
     """How many positional arguments a method needs, and how many it takes."""
     parameters = inspect.signature(method).parameters.values()
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return 0, float("inf")
+        return 0, sys.maxsize
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     return sum(p.default is p.empty for p in positional), len(positional)
 
@@ -264,8 +266,8 @@ def _put_counted(patches: Patches, owner: Any, name: str, count: int) -> None:
         zeros = (0,) * (needs - count)
         patches.put(owner, name, lambda *args: method(*args[:count], *zeros))
     elif takes < count:
-        _tell(owner, f"{name} with {int(takes)} arguments", f"Today it takes {count}.")
-        patches.put(owner, name, lambda *args: method(*args[: int(takes)]))
+        _tell(owner, f"{name} with {takes} arguments", f"Today it takes {count}.")
+        patches.put(owner, name, lambda *args: method(*args[:takes]))
 
 
 def _optimizer_hooks(run: Run, patches: Patches) -> None:
@@ -287,11 +289,11 @@ def _optimizer_hooks(run: Run, patches: Patches) -> None:
         patches.put(module, "optimizer_step", optimizer_step)
     if _has_idx(module, "lr_scheduler_step"):
         scheduler_step = module.lr_scheduler_step
-        patches.put(
-            module,
-            "lr_scheduler_step",
-            lambda scheduler, metric: scheduler_step(scheduler, index_of(scheduler.optimizer), metric),
-        )
+
+        def lr_scheduler_step(scheduler: Any, metric: Any) -> None:
+            scheduler_step(scheduler, index_of(scheduler.optimizer), metric)
+
+        patches.put(module, "lr_scheduler_step", lr_scheduler_step)
     if _has_idx(module, "configure_gradient_clipping"):
         clip = module.configure_gradient_clipping
 
@@ -309,20 +311,20 @@ def _has_idx(module: Any, name: str) -> bool:
 
 
 # callbacks
-def _callback(run: Run, patches: Patches, callback: Any) -> None:
+def _callback(patches: Patches, callback: Any) -> None:
     for name, count in _TAKES.items():
-        if name in _OF_CALLBACKS and overrides(callback, name, Callback):
+        if hasattr(Callback, name) and overrides(callback, name, Callback):
             _put_counted(patches, callback, name, count + 2)
     for stage in _STAGES:
         hook = f"on_{stage}_epoch_end"
         if overrides(callback, hook, Callback) and _takes(getattr(callback, hook), 3):
             _tell(callback, f"{hook}(outputs)", f"Collect what you need in on_{stage}_batch_end.")
-            _put_collecting(run, patches, callback, stage, hook)
-    _around_epochs(patches, callback)
+            _put_collecting(patches, callback, stage, hook)
+    _gone_hooks(patches, callback)
     _callback_state(patches, callback)
     interrupted = getattr(callback, "on_keyboard_interrupt", None)
     if callable(interrupted):
-        _tell(callback, "on_keyboard_interrupt", _TODAY["on_keyboard_interrupt"])
+        _tell(callback, "on_keyboard_interrupt", "Write on_exception and look at the exception.")
         today = callback.on_exception
 
         def on_exception(trainer: Any, module: Any, exception: BaseException) -> None:
@@ -333,10 +335,7 @@ def _callback(run: Run, patches: Patches, callback: Any) -> None:
         patches.put(callback, "on_exception", on_exception)
 
 
-_OF_CALLBACKS = {name for name in _TAKES if hasattr(Callback, name)}
-
-
-def _put_collecting(run: Run, patches: Patches, callback: Any, stage: str, hook: str) -> None:
+def _put_collecting(patches: Patches, callback: Any, stage: str, hook: str) -> None:
     outputs: list[Any] = []
     batch_end, epoch_end = getattr(callback, f"on_{stage}_batch_end"), getattr(callback, hook)
 
@@ -370,13 +369,11 @@ def _callback_state(patches: Patches, callback: Any) -> None:
         last = list(inspect.signature(load).parameters)[-1]
         if last.endswith("state"):
             _tell(callback, f"on_load_checkpoint(..., {last})", "Take it in load_state_dict(self, state_dict).")
-            patches.put(
-                callback,
-                "on_load_checkpoint",
-                lambda trainer, module, checkpoint: load(
-                    trainer, module, checkpoint.get("callbacks", {}).get(callback.state_key)
-                ),
-            )
+
+            def on_load_checkpoint(trainer: Any, module: Any, checkpoint: dict[str, Any]) -> None:
+                load(trainer, module, checkpoint.get("callbacks", {}).get(callback.state_key))
+
+            patches.put(callback, "on_load_checkpoint", on_load_checkpoint)
 
 
 def _is_old_hook(owner: Any, name: str) -> bool:
@@ -392,21 +389,13 @@ def _is_old_hook(owner: Any, name: str) -> bool:
     return True
 
 
-# hooks that ran in every stage
-def _around_epochs(patches: Patches, owner: Any) -> None:
-    for old, where in (("on_epoch_start", "epoch_start"), ("on_epoch_end", "epoch_end")):
+# hooks that are gone
+def _gone_hooks(patches: Patches, owner: Any) -> None:
+    for old, (today, before, line) in _GONE.items():
         if _is_old_hook(owner, old):
-            _tell(owner, old, _TODAY[old])
-            for stage in _STAGES:
-                _put_with(patches, owner, f"on_{stage}_{where}", getattr(owner, old), before=where == "epoch_start")
-    for old, today in (("on_batch_start", "on_train_batch_start"), ("on_batch_end", "on_train_batch_end")):
-        if _is_old_hook(owner, old):
-            _tell(owner, old, _TODAY[old])
-            _put_with(patches, owner, today, getattr(owner, old), before=old == "on_batch_start")
-    for old in ("on_pretrain_routine_start", "on_pretrain_routine_end"):
-        if _is_old_hook(owner, old):
-            _tell(owner, old, _TODAY[old])
-            _put_with(patches, owner, "on_fit_start", getattr(owner, old), before=False)
+            _tell(owner, old, line)
+            for hook in [today.replace("*", stage) for stage in _STAGES] if "*" in today else [today]:
+                _put_with(patches, owner, hook, getattr(owner, old), before)
 
 
 def _put_with(patches: Patches, owner: Any, hook: str, old: Callable[..., Any], before: bool) -> None:
@@ -415,10 +404,10 @@ def _put_with(patches: Patches, owner: Any, hook: str, old: Callable[..., Any], 
 
     def both(*args: Any, **kwargs: Any) -> Any:
         if before:
-            old(*args[: int(min(count, len(args)))])
+            old(*args[:count])
         returned = today(*args, **kwargs)
         if not before:
-            old(*args[: int(min(count, len(args)))])
+            old(*args[:count])
         return returned
 
     patches.put(owner, hook, both)

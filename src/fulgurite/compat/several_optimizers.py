@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def step_several(
-    run: Run, patches: Patches, step: Callable[..., Any], kept: list[Any] | None, log_returned: Callable[[Any], None]
+    run: Run, patches: Patches, step: Callable[..., Any], kept: list[Any] | None, log_parts: Callable[..., None]
 ) -> None:
     """Give the module a training_step that takes one step with each optimizer in turn, the others' weights held still.
 
@@ -51,7 +51,7 @@ def step_several(
         def closure() -> Tensor | None:
             returned = step(batch, batch_idx, idx)
             output.update(returned if isinstance(returned, Mapping) else {} if returned is None else {"loss": returned})
-            log_returned({key: output[key] for key in ("log", "progress_bar") if key in output})
+            log_parts(module, output)
             if batch_idx % k == 0:
                 for hook in run.hooks.on_before_zero_grad:
                     hook(optimizer)
