@@ -44,8 +44,7 @@ def from_argparse_args(cls: type[T], /, args: Namespace | ArgumentParser, **kwar
     if isinstance(args, ArgumentParser):
         args = args.parse_args()
     options = _options(cls)
-    given = {name: value for name, value in vars(args).items() if name in options}
-    given = {name: value for name, value in given.items() if name not in _ALSO or value is not None}
+    given = {k: v for k, v in vars(args).items() if k in options and (v is not None or k not in _ALSO)}
     return cls(**{**given, **kwargs})
 
 
@@ -57,8 +56,13 @@ def _options(cls: type) -> dict[str, Any]:
 
 def _value(text: str) -> Any:
     """A number, True, False or None where the text is one; "0,1" stays the text it is."""
+    value = literal(text.capitalize() if text.lower() in ("true", "false", "none") else text)
+    return value if value is None or isinstance(value, (bool, int, float)) else text
+
+
+def literal(text: str) -> Any:
+    """What Python reads in a text, or the text itself."""
     try:
-        value = ast.literal_eval(text.capitalize() if text.lower() in ("true", "false", "none") else text)
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return text
-    return value if value is None or isinstance(value, (bool, int, float)) else text

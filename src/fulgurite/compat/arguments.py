@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import difflib
 import functools
 import inspect
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from fulgurite.compat.argparsing import literal
 from fulgurite.compat.era import say
 from fulgurite.compat.plugins import DDPPlugin
 from fulgurite.machine.accelerators import find_usable_cuda_devices
@@ -106,16 +106,11 @@ def _refresh_rate(call: Call, rate: int | None) -> str:
         return call.use(enable_progress_bar=False)
     if not any(isinstance(callback, ProgressBar) for callback in call.callbacks()):
         bar: Any = default_progress_bar()
-        if (
-            "refresh_rate" in inspect.signature(type(bar)).parameters
-        ):  # a plain one, for output that is no terminal, has a rhythm of its own
+        # a plain one, for output that is no terminal, has a rhythm of its own
+        if "refresh_rate" in inspect.signature(type(bar)).parameters:
             bar = type(bar)(refresh_rate=rate)
         call.add(bar)
     return f"Write callbacks=[TQDMProgressBar(refresh_rate={rate})]."
-
-
-def _process_position(call: Call, position: int) -> str:
-    return f"Write callbacks=[TQDMProgressBar(process_position={position})]."
 
 
 def _weights_summary(call: Call, mode: str | None) -> str:
@@ -236,10 +231,6 @@ def _renamed(name: str) -> Callable[[Call, Any], str]:
     return lambda call, value: call.use(**{name: value})
 
 
-def _reload_every_epoch(call: Call, wanted: bool) -> str:
-    return call.use(reload_dataloaders_every_n_epochs=int(wanted))
-
-
 def _nothing(line: str) -> Callable[[Call, Any], str]:
     return lambda call, value: line
 
@@ -254,7 +245,7 @@ OLD: dict[str, Callable[[Call, Any], str]] = {
     "auto_select_gpus": _nothing("Write devices=find_usable_cuda_devices(n)."),
     "distributed_backend": _several_processes,
     "progress_bar_refresh_rate": _refresh_rate,
-    "process_position": _process_position,
+    "process_position": lambda call, position: f"Write callbacks=[TQDMProgressBar(process_position={position})].",
     "show_progress_bar": _renamed("enable_progress_bar"),
     "weights_summary": _weights_summary,
     "log_gpu_memory": _log_gpu_memory,
@@ -279,7 +270,7 @@ OLD: dict[str, Callable[[Call, Any], str]] = {
     "multiple_trainloader_mode": _loader_mode,
     "prepare_data_per_node": _on_module("prepare_data_per_node"),
     "automatic_optimization": _on_module("automatic_optimization"),
-    "reload_dataloaders_every_epoch": _reload_every_epoch,
+    "reload_dataloaders_every_epoch": lambda call, wanted: call.use(reload_dataloaders_every_n_epochs=int(wanted)),
     "train_percent_check": _renamed("limit_train_batches"),
     "val_percent_check": _renamed("limit_val_batches"),
     "test_percent_check": _renamed("limit_test_batches"),
@@ -331,7 +322,7 @@ def _short(value: Any) -> str:
 def _old_values(call: Call) -> None:
     """Arguments that are called as they were, with values that are not."""
     arguments = call.arguments
-    for name in ("accelerator", "strategy", "devices"):
+    for name in ("accelerator", "strategy", "devices", "accumulate_grad_batches"):
         if arguments.get(name, name) is None:
             del arguments[name]
     if arguments.get("max_steps", -1) is None:
@@ -349,10 +340,9 @@ def _old_values(call: Call) -> None:
         plugins.remove(plugin)
         arguments["plugins"] = plugins
         say(f"Trainer(plugins={_short(plugin)})", _several_processes(call, plugin))
-    if arguments.get("profiler") in (True, False):
-        say(
-            f"Trainer(profiler={arguments['profiler']})", call.use(profiler="simple" if arguments["profiler"] else None)
-        )
+    profiler = arguments.get("profiler")
+    if profiler in (True, False):
+        say(f"Trainer(profiler={profiler})", call.use(profiler="simple" if profiler else None))
     windows = arguments.get("accumulate_grad_batches")
     if isinstance(windows, dict):
         from fulgurite.callbacks.gradient_accumulation_scheduler import GradientAccumulationScheduler
@@ -361,8 +351,6 @@ def _old_values(call: Call) -> None:
         call.add(GradientAccumulationScheduler(windows))
         line = f"Write callbacks=[GradientAccumulationScheduler({windows})]."
         say(f"Trainer(accumulate_grad_batches={windows})", line)
-    elif windows is None and "accumulate_grad_batches" in arguments:
-        del arguments["accumulate_grad_batches"]
 
 
 def _call_init_hooks(call: Call, trainer: Any, name: str) -> None:
@@ -418,12 +406,5 @@ def renamed_arguments(**today: str) -> Callable[[Method], Method]:
 
 def _from_environment(init: Callable[..., None], given: dict[str, Any]) -> dict[str, Any]:
     """Defaults from `PL_TRAINER_<ARGUMENT>`, e.g. PL_TRAINER_MAX_EPOCHS=3."""
-    found = {}
-    for name in inspect.signature(init).parameters:
-        text = os.environ.get(f"PL_TRAINER_{name.upper()}") if name != "self" and name not in given else None
-        if text is not None:
-            try:
-                found[name] = ast.literal_eval(text)
-            except (ValueError, SyntaxError):
-                found[name] = text
-    return found
+    variables = {name: f"PL_TRAINER_{name.upper()}" for name in inspect.signature(init).parameters if name != "self"}
+    return {n: literal(os.environ[v]) for n, v in variables.items() if v in os.environ and n not in given}

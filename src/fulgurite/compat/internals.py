@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import csv
 import inspect
 import math
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from fulgurite.accelerators import find_usable_cuda_devices
 from fulgurite.callbacks.device_stats_monitor import cpu_stats
 from fulgurite.compat import loops
+from fulgurite.compat.argparsing import literal
 from fulgurite.compat.era import say
 from fulgurite.core.datamodule import LightningDataModule
 from fulgurite.core.module import LightningModule
@@ -25,6 +25,7 @@ from fulgurite.machine.accelerators import Accelerator, accelerator_of
 from fulgurite.machine.devices import resolve_devices
 from fulgurite.results import Results
 from fulgurite.utilities.cloud_io import get_filesystem
+from fulgurite.utilities.data import has_len
 from fulgurite.utilities.imports import package_available
 from fulgurite.utilities.rank_zero import rank_zero_warn
 from fulgurite.utilities.seed import collect_rng_state, restore_rng_state
@@ -53,7 +54,8 @@ _Progress = _BatchProgress = loops.TotalAndCurrent
 _DataLoaderSource = loops.DataSource
 _ResultCollection = Results
 _collect_rng_states, _set_rng_states = collect_rng_state, restore_rng_state
-
+convert = literal
+get_cpu_stats = cpu_stats
 
 FLOAT16_EPSILON = float(torch.finfo(torch.float16).eps)
 FLOAT32_EPSILON = float(torch.finfo(torch.float32).eps)
@@ -196,7 +198,7 @@ def load_hparams_from_tags_csv(tags_csv: str | Path) -> dict[str, Any]:
         rank_zero_warn(f"Missing Tags: {tags_csv}.")
         return {}
     with Path(tags_csv).open(newline="") as file:
-        return {row["key"]: _literal(row["value"]) for row in csv.DictReader(file)}
+        return {row["key"]: literal(row["value"]) for row in csv.DictReader(file)}
 
 
 def save_hparams_to_tags_csv(tags_csv: str | Path, hparams: Any) -> None:
@@ -204,16 +206,6 @@ def save_hparams_to_tags_csv(tags_csv: str | Path, hparams: Any) -> None:
         writer = csv.writer(file)
         writer.writerow(("key", "value"))
         writer.writerows(_convert_params(hparams).items())
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-convert = _literal
 
 
 def update_hparams(hparams: dict[str, Any], updates: dict[str, Any]) -> None:
@@ -228,10 +220,7 @@ def update_hparams(hparams: dict[str, Any], updates: dict[str, Any]) -> None:
 # data
 def has_len_all_ranks(dataloader: Any, *args: Any, **kwargs: Any) -> bool:
     """Whether a loader's length is known."""
-    try:
-        return len(dataloader) >= 0
-    except (TypeError, NotImplementedError):
-        return False
+    return has_len(dataloader)
 
 
 def has_iterable_dataset(dataloader: object) -> bool:
@@ -276,8 +265,7 @@ def from_compiled(model: Any) -> Any:
     return getattr(model, "_orig_mod", model)
 
 
-def to_uncompiled(model: Any) -> Any:
-    return from_compiled(model)
+to_uncompiled = from_compiled
 
 
 def _optimizer_to_device(optimizer: torch.optim.Optimizer, device: torch.device | str) -> None:
@@ -359,10 +347,6 @@ def num_cuda_devices() -> int:
 
 def is_cuda_available() -> bool:
     return torch.cuda.is_available()
-
-
-def get_cpu_stats() -> dict[str, float]:
-    return cpu_stats()
 
 
 def find_free_network_port() -> int:
