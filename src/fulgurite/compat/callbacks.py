@@ -38,8 +38,7 @@ def averaging_at_their_rates() -> Callback:
 
     class AtTheirRates(StochasticWeightAveraging):
         def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-            rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
-            self._swa_lrs = rates
+            self._swa_lrs = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
             super().on_fit_start(trainer, pl_module)
 
     return AtTheirRates(swa_lrs=1e-2)

@@ -27,7 +27,8 @@ def migrated(checkpoint: dict[str, Any], run: Run) -> dict[str, Any]:
     fit_loop = (checkpoint.get("loops") or {}).get("fit_loop")
     if fit_loop is None or "epoch_progress" not in fit_loop:
         checkpoint.pop("loops", None)  # too early, or a weights-only file: epoch and step say all there is
-        checkpoint["epoch"] = _epochs_done(checkpoint, version)
+        # until 1.5 `epoch` was the one to go on with; since then it is the one in which the file was saved
+        checkpoint["epoch"] = int(checkpoint.get("epoch", 0)) + (version >= (1, 6))
     else:
         checkpoint["loops"] = {**checkpoint["loops"], "fit_loop": _fit_loop(fit_loop, checkpoint, version)}
     return checkpoint
@@ -36,11 +37,6 @@ def migrated(checkpoint: dict[str, Any], run: Run) -> dict[str, Any]:
 def _version(checkpoint: dict[str, Any]) -> tuple[int, int] | None:
     found = re.match(r"(\d+)\.(\d+)", str(checkpoint.get("pytorch-lightning_version", "")))
     return (int(found[1]), int(found[2])) if found else None
-
-
-def _epochs_done(checkpoint: dict[str, Any], version: tuple[int, int]) -> int:
-    """Until 1.5 `epoch` was the one to go on with; since then it is the one in which the file was saved."""
-    return int(checkpoint.get("epoch", 0)) + (version >= (1, 6))
 
 
 def _fit_loop(loop: dict[str, Any], checkpoint: dict[str, Any], version: tuple[int, int]) -> dict[str, Any]:

@@ -59,8 +59,7 @@ def progress_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
     loop = checkpoint.get("loops", {}).get("fit_loop")
     step = int(checkpoint.get("global_step", 0))
     if loop is None:
-        epoch = int(checkpoint.get("epoch", 0))
-        return {"epoch": epoch, "global_step": step}
+        return {"epoch": int(checkpoint.get("epoch", 0)), "global_step": step}
     batches, epochs = loop["epoch_loop.batch_progress"], loop["epoch_progress"]["current"]
     in_epoch = epochs["started"] > epochs["completed"]
     # saved at a batch's end, that batch is processed and not yet completed; after validation it is both
@@ -81,6 +80,11 @@ def progress_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
 
 
 # attributes
+def _trainers(name: str) -> property:
+    """What the trainer has by this name."""
+    return property(lambda self: getattr(self._trainer, name), lambda self, value: setattr(self._trainer, name, value))
+
+
 class Counts:
     """One of Lightning's progress trackers, read from ours."""
 
@@ -157,14 +161,13 @@ class PredictionLoopView(EvaluationLoopView):
 class EpochLoopView:
     """`trainer.fit_loop.epoch_loop`."""
 
+    global_step, max_steps = _trainers("global_step"), _trainers("max_steps")
+    _batches_that_stepped = _trainers("batches_that_stepped")
+
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
         self.val_loop = EvaluationLoopView(trainer, "validation")
         self.restarting = False
-
-    @property
-    def global_step(self) -> int:
-        return self._trainer.global_step
 
     @property
     def batch_idx(self) -> int:
@@ -179,21 +182,13 @@ class EpochLoopView:
         done = self._trainer.progress
         return TotalAndCurrent(done.total_batch, done.batch)
 
-    @property
-    def _batches_that_stepped(self) -> int:
-        return self._trainer.batches_that_stepped
-
-    @property
-    def max_steps(self) -> int:
-        return self._trainer.max_steps
-
-    @max_steps.setter
-    def max_steps(self, value: int) -> None:
-        self._trainer.max_steps = value
-
 
 class FitLoopView:
     """`trainer.fit_loop`."""
+
+    max_epochs, min_epochs = _trainers("max_epochs"), _trainers("min_epochs")
+    max_steps, min_steps = _trainers("max_steps"), _trainers("min_steps")
+    max_batches = _trainers("num_training_batches")
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
@@ -215,10 +210,6 @@ class FitLoopView:
         return self.epoch_loop.batch_idx
 
     @property
-    def max_batches(self) -> int | float:
-        return self._trainer.num_training_batches
-
-    @property
     def done(self) -> bool:
         run = self._trainer._run
         return run is not None and run.training and run.finished()
@@ -226,10 +217,3 @@ class FitLoopView:
     def state_dict(self) -> dict[str, Any]:
         run = self._trainer._run
         return {} if run is None else dict(loops_of(run)["fit_loop"])
-
-    def _limit(name: str) -> property:  # type: ignore[misc]  # builds the four properties below
-        return property(
-            lambda self: getattr(self._trainer, name), lambda self, value: setattr(self._trainer, name, value)
-        )
-
-    max_epochs, min_epochs, max_steps, min_steps = map(_limit, ("max_epochs", "min_epochs", "max_steps", "min_steps"))

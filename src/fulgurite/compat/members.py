@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import inspect
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from fulgurite.callbacks.callback import Callback
 from fulgurite.compat.argparsing import add_argparse_args, from_argparse_args
@@ -45,13 +43,17 @@ def _now(new: str) -> Any:
 
 
 class Connector:
-    """One of Lightning's connectors, as far as libraries look into it: the trainer itself under other names."""
+    """One of Lightning's connectors, as far as libraries look into it: the trainer itself under other names.
 
-    def __init__(self, trainer: Trainer, **names: str) -> None:
+    What the trainer has no name for is given as a function of it.
+    """
+
+    def __init__(self, trainer: Trainer, **names: str | Callable[[Any], Any]) -> None:
         self.__dict__.update(trainer=trainer, _names=names)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.trainer, self._names.get(name, name))
+        ours = self._names.get(name, name)
+        return ours(self.trainer) if callable(ours) else getattr(self.trainer, ours)
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self.trainer, self._names.get(name, name), value)
@@ -125,29 +127,13 @@ class OldMembers:
     def _accelerator_connector(self: Any) -> Any:
         return Connector(
             self,
-            is_distributed="_is_distributed",
-            _accelerator_flag="_accelerator_name",
+            is_distributed=lambda trainer: trainer.world_size > 1,
+            _accelerator_flag=lambda trainer: trainer.accelerator.name(),
             _devices_flag="num_devices",
-            _parallel_devices="_parallel_devices",
-            parallel_devices="_parallel_devices",
-            cluster_environment="_nothing",
+            _parallel_devices=lambda trainer: [trainer.strategy.root_device],
+            parallel_devices=lambda trainer: [trainer.strategy.root_device],
+            cluster_environment=lambda _: None,
         )
-
-    @property
-    def _is_distributed(self: Any) -> bool:
-        return bool(self.world_size > 1)
-
-    @property
-    def _accelerator_name(self: Any) -> str:
-        return str(self.accelerator.name())
-
-    @property
-    def _parallel_devices(self: Any) -> list[torch.device]:
-        return [self.strategy.root_device]
-
-    @property
-    def _nothing(self) -> None:
-        return None
 
     @property
     def _data_connector(self: Any) -> Any:
@@ -155,7 +141,7 @@ class OldMembers:
 
     @property
     def _checkpoint_connector(self: Any) -> Any:
-        return Connector(self, _hpc_resume_path="_nothing", _ckpt_path="ckpt_path", dump_checkpoint="_dump")
+        return Connector(self, _hpc_resume_path=lambda _: None, _ckpt_path="ckpt_path", dump_checkpoint="_dump")
 
     def _dump(self: Any, weights_only: bool = False) -> dict[str, Any]:
         """What `save_checkpoint` would write."""

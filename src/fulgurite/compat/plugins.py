@@ -21,9 +21,9 @@ class DDPPlugin:
         """The strategy that does the same."""
         if not self.options:
             return self.name
-        from fulgurite import strategies
+        from fulgurite.strategies import DDPStrategy
 
-        return getattr(strategies, "DDPStrategy")(**self.options)  # noqa: B009  not every version has it
+        return DDPStrategy(**self.options)
 
 
 class DDPSpawnPlugin(DDPPlugin):
