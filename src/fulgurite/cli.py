@@ -176,14 +176,11 @@ class LightningArgumentParser(ArgumentParser):  # type: ignore[misc,unused-ignor
         self._lr_schedulers[nested_key] = (lr_scheduler_class, link_to)
 
     def _add_choice(self, classes: Any, nested_key: str, skip: set[str]) -> None:
+        options: dict[str, Any] = {"instantiate": False, "fail_untyped": False, "skip": skip}
         if isinstance(classes, tuple):
-            self.add_subclass_arguments(
-                classes, nested_key, instantiate=False, fail_untyped=False, skip=skip, required=False
-            )
+            self.add_subclass_arguments(classes, nested_key, required=False, **options)
         else:
-            self.add_class_arguments(
-                classes, nested_key, instantiate=False, fail_untyped=False, skip=skip, sub_configs=True
-            )
+            self.add_class_arguments(classes, nested_key, sub_configs=True, **options)
 
 
 class SaveConfigCallback(Callback):
@@ -288,10 +285,8 @@ class LightningCLI:
         self.seed_everything_default, self.parser_class = seed_everything_default, parser_class
         self.auto_configure_optimizers = auto_configure_optimizers
         self.model_class, self.subclass_mode_model = model_class, model_class is None or subclass_mode_model
-        self.datamodule_class, self.subclass_mode_data = (
-            datamodule_class,
-            datamodule_class is None or subclass_mode_data,
-        )
+        self.datamodule_class = datamodule_class
+        self.subclass_mode_data = datamodule_class is None or subclass_mode_data
         self._model_base = model_class or LightningModule
         self._datamodule_base = datamodule_class or LightningDataModule
 
@@ -349,12 +344,8 @@ class LightningCLI:
         defaults = {f"trainer.{k}": v for k, v in self.trainer_defaults.items() if k != "callbacks"}
         parser.set_defaults(defaults)
         parser.add_lightning_class_args(self._model_base, "model", subclass_mode=self.subclass_mode_model)
-        if self.datamodule_class is not None:
-            parser.add_lightning_class_args(self._datamodule_base, "data", subclass_mode=self.subclass_mode_data)
-        else:  # may be left out
-            parser.add_lightning_class_args(
-                self._datamodule_base, "data", subclass_mode=self.subclass_mode_data, required=False
-            )
+        required = self.datamodule_class is not None
+        parser.add_lightning_class_args(self._datamodule_base, "data", self.subclass_mode_data, required)
 
     def _add_arguments(self, parser: LightningArgumentParser) -> None:
         self.add_default_arguments_to_parser(parser)
@@ -409,10 +400,8 @@ class LightningCLI:
         for key, (classes, link_to) in {**parser._optimizers, **parser._lr_schedulers}.items():
             if link_to == "AUTOMATIC":
                 continue
-            if isinstance(classes, tuple):
-                parser.link_arguments(key, link_to)
-            else:
-                parser.link_arguments(key, link_to, compute_fn=functools.partial(_with_class_path, classes))
+            compute_fn = None if isinstance(classes, tuple) else functools.partial(_with_class_path, classes)
+            parser.link_arguments(key, link_to, compute_fn=compute_fn)
 
     # the configuration
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -440,8 +429,7 @@ class LightningCLI:
     def _dump_config(self) -> None:
         import yaml
 
-        parser = self._parser(self.subcommand)
-        text = parser.dump(self._own(self.config), skip_unset=False, skip_link_targets=False)
+        text = self._parser(self.subcommand).dump(self._own(self.config), skip_unset=False, skip_link_targets=False)
         self.config_dump: dict[str, Any] = yaml.safe_load(text)
 
     def _set_seed(self) -> None:
@@ -536,11 +524,8 @@ class LightningCLI:
 
         def configure_optimizers(module: LightningModule) -> Any:
             made = instantiate_class(module.parameters(), optimizer)
-            return self.configure_optimizers(
-                module,
-                optimizer=made,
-                lr_scheduler=instantiate_class(made, scheduler) if scheduler is not None else None,
-            )
+            schedule = instantiate_class(made, scheduler) if scheduler is not None else None
+            return self.configure_optimizers(module, optimizer=made, lr_scheduler=schedule)
 
         self.model.configure_optimizers = MethodType(configure_optimizers, self.model)  # type: ignore[method-assign]  # that is the purpose
 
