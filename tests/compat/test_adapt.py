@@ -167,6 +167,15 @@ def test_what_steps_return_to_be_logged_is_logged() -> None:
     assert {"a", "b"} <= set(trainer.callback_metrics) and set(trainer.progress_bar_metrics) == {"b"}
 
 
+def test_a_step_may_return_something_to_log_for_some_batches_only() -> None:
+    class Module(Counting):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            loss = self.layer(batch).mean()
+            return [{"loss": loss, "log": {"a": float(batch_idx)}}, loss, None][batch_idx % 3]
+
+    assert fitted(Module(), limit_train_batches=6).callback_metrics["a"] == 3
+
+
 def test_callbacks_of_then() -> None:
     class Watch(pl.Callback):
         def __init__(self) -> None:

@@ -208,9 +208,10 @@ def log_returned(module: Any, returned: Any) -> None:
             module.log(name, value, prog_bar=name in bar, logger=name in logs)
 
 
-def _log_parts(module: Any, returned: Mapping[str, Any]) -> None:
+def _log_parts(module: Any, returned: Any) -> None:
     """Of what a training step returned, only "log" and "progress_bar"."""
-    log_returned(module, {k: returned[k] for k in ("log", "progress_bar") if k in returned})
+    if isinstance(returned, Mapping):  # the loss alone, or None, for another batch
+        log_returned(module, {k: returned[k] for k in ("log", "progress_bar") if k in returned})
 
 
 def watch_outputs(run: Run) -> None:
