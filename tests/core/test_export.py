@@ -53,3 +53,21 @@ def test_torch_export_takes_a_module_that_has_been_trained() -> None:
     x = torch.randn(4, 2)
     program = torch.export.export(module.eval(), (x,))
     assert torch.equal(program.module()(x), module(x))
+
+
+@pytest.mark.parametrize("method", ["script", "trace"])
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_torchscript_takes_a_module_that_no_trainer_has_and_leaves_its_modes(method: str) -> None:
+    module, x = Net(), torch.randn(4, 2)
+    module.layer[1].eval()
+    compiled = module.to_torchscript("net.pt", method=method)
+    assert module.training and not module.layer[1].training
+    expected = module.eval()(x)
+    assert torch.equal(compiled(x), expected) and torch.equal(torch.jit.load("net.pt")(x), expected)
+    with pytest.raises(RuntimeError, match="not attached"):
+        module.trainer  # noqa: B018  what it does when it is looked at
+
+
+def test_torchscript_is_made_in_one_of_two_ways() -> None:
+    with pytest.raises(ValueError, match="'compile' is not one of 'script' and 'trace'"):
+        Net().to_torchscript(method="compile")

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from fulgurite.core.hparams import HyperparametersMixin
 from fulgurite.core.saving import ModelIO
 from fulgurite.utilities.exceptions import MisconfigurationException
+from fulgurite.utilities.model_helpers import in_eval_mode
 from fulgurite.utilities.rank_zero import rank_zero_warn, warn_once
 from fulgurite.utilities.tree import apply_to_collection, move_data_to_device
 
@@ -65,6 +66,8 @@ class LightningModule(HyperparametersMixin, ModelIO, nn.Module):
         "hparams",
         "hparams_initial",
     ]
+    __jit_ignored_attributes__ = ["_hparams", "_hparams_initial"]
+    _jit_is_scripting = False  # TorchScript looks at every attribute, also at that of a trainer who is not there
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -81,12 +84,12 @@ class LightningModule(HyperparametersMixin, ModelIO, nn.Module):
     def trainer(self) -> Trainer:
         """The trainer that runs this module."""
         trainer = self._trainer
-        if trainer is None:
+        if trainer is None and not self._jit_is_scripting:
             raise RuntimeError(
                 f"{type(self).__qualname__} is not attached to a `Trainer`. It is while fit, validate, test or "
                 "predict runs, and afterwards."
             )
-        return trainer
+        return trainer  # type: ignore[return-value]  # None to TorchScript alone
 
     @trainer.setter
     def trainer(self, trainer: Trainer | None) -> None:
@@ -634,31 +637,27 @@ class LightningModule(HyperparametersMixin, ModelIO, nn.Module):
             ModuleNotFoundError: where the packages that torch needs for it are missing.
         """
         sample = self._export_sample(input_sample)
-        was_training = self.training
-        self.eval()
-        try:
+        with in_eval_mode(self):
             args = sample if isinstance(sample, tuple) else (sample,)
             return torch.onnx.export(self, args, f=file_path, **kwargs)  # type: ignore[arg-type]  # torch's own union
-        finally:
-            self.train(was_training)
 
     @torch.no_grad()
     def to_torchscript(
         self, file_path: str | Path | None = None, method: str = "script", example_inputs: Any = None, **kwargs: Any
     ) -> Any:
         """Compile to TorchScript by scripting or tracing. torch deprecates TorchScript; prefer `torch.export`."""
-        was_training = self.training
-        self.eval()
+        if method not in ("script", "trace"):
+            raise ValueError(f"method={method!r} is not one of 'script' and 'trace'.")
+        sample = self._export_sample(example_inputs) if method == "trace" else None
+        LightningModule._jit_is_scripting = True
         try:
-            if method == "script":
-                compiled = torch.jit.script(self, **kwargs)
-            elif method == "trace":
-                sample = apply_to_collection(self._export_sample(example_inputs), Tensor, lambda t: t.to(self.device))
-                compiled = torch.jit.trace(self, example_inputs=sample, **kwargs)  # type: ignore[no-untyped-call]  # as torch
-            else:
-                raise ValueError(f"method={method!r} is not one of 'script' and 'trace'.")
+            with in_eval_mode(self):
+                if method == "script":
+                    compiled = torch.jit.script(self, **kwargs)
+                else:
+                    compiled = torch.jit.trace(self, example_inputs=sample, **kwargs)  # type: ignore[no-untyped-call]  # as torch
         finally:
-            self.train(was_training)
+            LightningModule._jit_is_scripting = False
         if file_path is not None:
             torch.jit.save(compiled, str(file_path))
         return compiled

@@ -1,10 +1,13 @@
-"""Questions about a user's class."""
+"""Questions about a user's class, and its modes."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
+
+from torch import nn
 
 if TYPE_CHECKING:
     classmethod_only = classmethod
@@ -48,3 +51,15 @@ def is_overridden(method_name: str, instance: object | None = None, parent: type
         own = own.func
     own = getattr(own, "__wrapped__", own)
     return own is not None and getattr(own, "__func__", own) is not getattr(parent, method_name)
+
+
+@contextlib.contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards each submodule in the mode it was in, not all in training mode."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter, is_lazy
 
+from fulgurite.utilities.model_helpers import in_eval_mode
 from fulgurite.utilities.rank_zero import rank_zero_warn
 from fulgurite.utilities.tree import move_data_to_device
 
@@ -116,7 +116,7 @@ class ModelSummary:
         trainer = getattr(model, "_trainer", None)
         precision = trainer.precision_plugin.forward() if trainer is not None else contextlib.nullcontext()
         counter = FlopCounterMode(display=False)
-        with _eval_mode(model), torch.no_grad(), precision, counter:
+        with in_eval_mode(model), torch.no_grad(), precision, counter:
             if isinstance(example, dict):
                 model(**example)
             elif isinstance(example, (list, tuple)):
@@ -277,14 +277,3 @@ def parse_batch_shape(batch: Any) -> Size:
 
 def _numel(parameter: Tensor) -> int:
     return 0 if is_lazy(parameter) else parameter.numel()
-
-
-@contextlib.contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
