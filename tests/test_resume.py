@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -168,6 +169,17 @@ class Augmented(Dataset[torch.Tensor]):
         return DATA[i] + torch.rand(4)
 
 
+class DrawsByItself(Augmented):
+    """Items that draw from a generator of the data set's own."""
+
+    def __init__(self) -> None:
+        self.seeds = np.random.SeedSequence(5)  # nothing to draw from, and its state cannot be set
+        self.rng = np.random.default_rng(self.seeds)
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        return DATA[i] + float(self.rng.random())
+
+
 DATA = torch.randn(BATCHES * 3, 4, generator=torch.Generator().manual_seed(1))
 
 
@@ -223,6 +235,7 @@ SETTINGS = {
     "manual, two optimizers": Setting({"val_check_interval": 0.5}, Manual, two_optimizers),
     "iterable": Setting({"val_check_interval": 5}, loader=lambda: DataLoader(Stream(), 3)),
     "items that draw": Setting(loader=lambda: DataLoader(Augmented(), 3, shuffle=True)),
+    "items that draw from numpy": Setting(loader=lambda: DataLoader(DrawsByItself(), 3, shuffle=True)),
     "None losses, -1 in mid-epoch": Setting(module=Skipping, optim=by_step),
     "values logged at an epoch's ends": Setting(module=LogsAtEnds, optim=by_step),
     "a metric object": Setting({"val_check_interval": 4}, module=WithMetrics),

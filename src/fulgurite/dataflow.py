@@ -58,6 +58,7 @@ class DataFlow:
     def __init__(self, run: Run) -> None:
         self.run = run
         self._ahead: deque[bool] | None = None  # what a sampler that looks ahead says of the batches to come
+        self._looks_ahead: tuple[DataLoader[Any], DataLoader[Any]] | None = None  # a loader, and its twin that does
         self.train: Any = None  # one iterable: the loader, or a CombinedLoader of several
         self.evaluation: dict[str, list[Any]] = {}  # the loaders of a stage, flattened
         self.given: dict[str, Any] = {}  # as the user gave them, for trainer.train_dataloader and its siblings
@@ -139,7 +140,7 @@ class DataFlow:
         combined.flattened = [self._prepared(loader, stage) for loader in combined.flattened]
         if training:
             return combined
-        return list(combined.flattened) if combined.mode == "sequential" else [_Collections(combined)]
+        return list(combined.flattened) if combined.mode == "sequential" else [combined]
 
     def _prepared(self, loader: Any, stage: str) -> Any:
         if not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__"):
@@ -211,19 +212,24 @@ class DataFlow:
 
     def _iterator(self, loader: Any) -> Iterator[Any]:
         self._ahead = None
-        if isinstance(loader, CombinedLoader):
-            return (batch for batch, _, _ in loader)
         if self.run.alone and _batches_indices(loader) and not _true_length(loader) and not _is_stateful(loader):
-            return iter(_twin(loader, batch_sampler=self._indices(loader)))
-        return iter(loader)
+            if self._looks_ahead is None or self._looks_ahead[0] is not loader:
+                self._looks_ahead = loader, _twin(loader, batch_sampler=_LookingAhead(loader.batch_sampler))
+            twin = self._looks_ahead[1]  # the same one in each epoch: its workers may be persistent
+            batches = iter(twin)
+            self._ahead = cast("_LookingAhead", twin.batch_sampler).is_last
+            return batches
+        return iter(_batches(loader))
 
     def _indices(self, loader: DataLoader[Any]) -> Iterator[Any]:
         """The batches of indices that are to feed the loader."""
         self._ahead = None
         if _true_length(loader) or not self.run.alone:
             return iter(cast("Iterable[Any]", loader.batch_sampler))
-        self._ahead = deque()
-        return _looking_ahead(loader.batch_sampler, self._ahead)
+        sampler = _LookingAhead(loader.batch_sampler)
+        indices = iter(sampler)
+        self._ahead = sampler.is_last
+        return indices
 
     def _with_last(self, batches: Iterator[Any], done: int = 0) -> Batches:
         limit = self.train_batches_count
@@ -454,7 +460,7 @@ class DataFlow:
             results.loader = k if several else None
             set_epoch(loader, run.progress.epoch)
             i = -1
-            own = islice(loader, None if math.isinf(count) else int(count))
+            own = islice(_batches(loader), None if math.isinf(count) else int(count))
             for i, batch in enumerate(run.strategy.in_company(own, self._is_over)):
                 batches += 1
                 if transfer is not None:
@@ -531,28 +537,26 @@ def _is_stateful(loader: Any) -> bool:
     return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
 
 
-def _looking_ahead(batch_sampler: Any, is_last: deque[bool]) -> Iterator[Any]:
+class _LookingAhead:
     """The batch sampler's batches of indices, noting of each whether another follows."""
-    indices = iter(batch_sampler)
-    current = next(indices, _END)
-    while current is not _END:
-        following = next(indices, _END)
-        is_last.append(following is _END)
-        yield current
-        current = following
 
-
-class _Collections:
-    """Evaluation over a CombinedLoader that gives collections of batches: one loader whose batch is a collection."""
-
-    def __init__(self, combined: CombinedLoader) -> None:
-        self.combined = combined
+    def __init__(self, batch_sampler: Any) -> None:
+        self.batch_sampler = batch_sampler
+        self.is_last: deque[bool] = deque()
 
     def __iter__(self) -> Iterator[Any]:
-        return (batch for batch, _, _ in self.combined)
+        self.is_last = deque()
+        return self._noting(self.is_last)
 
-    def __len__(self) -> int:
-        return len(self.combined)
+    def _noting(self, is_last: deque[bool]) -> Iterator[Any]:
+        for batch, last in _one_ahead(iter(self.batch_sampler)):
+            is_last.append(last)
+            yield batch
+
+
+def _batches(loader: Any) -> Iterable[Any]:
+    """What a loader yields; of a CombinedLoader the collections of batches, without their numbers."""
+    return (batch for batch, _, _ in loader) if isinstance(loader, CombinedLoader) else loader
 
 
 def _share(loader: Any) -> Any:
@@ -578,7 +582,7 @@ def _size(batch: Any) -> int:
 def _twin(loader: DataLoader[Any], **samplers: Any) -> DataLoader[Any]:
     """A loader that shares data set and workers' settings; DataLoader forbids assigning its samplers."""
     twin = copy.copy(loader)
-    twin.__dict__.update(samplers)
+    twin.__dict__.update(samplers, _iterator=None)  # persistent workers are told indices by the one that started them
     return twin
 
 
@@ -624,7 +628,7 @@ def _generators(loader: Any) -> list[Any]:
     for part in loaders_of(loader):
         for owner in (part, *_samplers(part), getattr(part, "dataset", None)):
             for value in getattr(owner, "__dict__", {}).values():
-                of_numpy = type(value).__module__.startswith("numpy.random")
+                of_numpy = type(value).__module__.startswith("numpy.random") and not hasattr(value, "spawn_key")
                 if of_numpy or isinstance(value, (torch.Generator, random.Random)):
                     found.setdefault(id(value), value)
     return list(found.values())
