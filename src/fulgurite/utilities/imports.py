@@ -1,8 +1,11 @@
-"""Is an optional package there?"""
+"""Is an optional package there? And imports that wait until they are needed."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
+from typing import Any
 
 
 def package_available(name: str) -> bool:
@@ -11,3 +14,25 @@ def package_available(name: str) -> bool:
         return find_spec(name) is not None
     except ModuleNotFoundError:  # a parent of `name` is missing
         return False
+
+
+def on_first_use(
+    front: dict[str, Any], home: Mapping[str, str]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` for a package that imports each name from its module below when it is first used.
+
+    Example::
+
+        _HOME = {"Callback": "callback"}  # which module each name is in
+        __all__ = sorted(_HOME)
+        __getattr__, __dir__ = on_first_use(globals(), _HOME)
+    """
+    package = front["__name__"]
+
+    def find(name: str) -> Any:
+        if name not in home:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = front[name] = getattr(importlib.import_module(f"{package}.{home[name]}"), name)
+        return value
+
+    return find, lambda: front["__all__"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fulgurite.utilities.imports import on_first_use
 
 if TYPE_CHECKING:
     from fulgurite.callbacks.progress.progress_bar import ProgressBar
@@ -17,6 +18,7 @@ _HOME = {
     "TQDMProgressBar": "tqdm_progress",
 }
 __all__ = ["PlainProgressBar", "ProgressBar", "RichProgressBar", "TQDMProgressBar", "default_progress_bar"]
+__getattr__, __dir__ = on_first_use(globals(), _HOME)
 
 
 def default_progress_bar() -> ProgressBar:
@@ -31,15 +33,3 @@ def _is_live() -> bool:
     if "ipykernel" in sys.modules or "google.colab" in sys.modules:
         return True
     return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return __all__
