@@ -10,6 +10,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from fulgurite.loggers.logger import Logger, as_dict, rank_zero_experiment
+from fulgurite.utilities.imports import import_extra
 from fulgurite.utilities.rank_zero import LightningDeprecationWarning, rank_zero_only, warn_once
 
 _FRAMEWORK = "pytorch-lightning"  # under this name Comet shows metrics of a loop like ours
@@ -42,9 +43,6 @@ class CometLogger(Logger):
     ) -> None:
         super().__init__()
         kwargs = {"project": project, "online": online, **_todays_names(kwargs)}
-        # Comet would patch torch and TensorBoard to log by itself; it asks this variable when it is imported.
-        os.environ.setdefault("COMET_DISABLE_AUTO_LOGGING", "1")
-        comet_ml = _import_comet()
         self._start: dict[str, Any] = {
             "api_key": api_key,
             "workspace": workspace,
@@ -54,7 +52,9 @@ class CometLogger(Logger):
             "online": kwargs.pop("online"),
         }
         self._prefix = prefix
-        self._config = comet_ml.ExperimentConfig(**kwargs)
+        # Comet would patch torch and TensorBoard to log by itself; it asks this variable when it is imported.
+        os.environ.setdefault("COMET_DISABLE_AUTO_LOGGING", "1")
+        self._config = _import_comet().ExperimentConfig(**kwargs)
         self._experiment: Any = None
         if rank_zero_only.rank == 0:
             self.experiment  # noqa: B018  # begins the experiment
@@ -131,8 +131,4 @@ def _todays_names(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _import_comet() -> Any:
-    try:
-        import comet_ml
-    except ImportError as error:
-        raise ModuleNotFoundError("CometLogger needs comet_ml: pip install 'fulgurite[comet]'") from error
-    return comet_ml
+    return import_extra("comet_ml", "CometLogger", "comet")

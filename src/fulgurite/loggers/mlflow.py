@@ -12,14 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor
 
-from fulgurite.loggers.logger import (
-    Logger,
-    SavedFiles,
-    as_dict,
-    flat,
-    rank_zero_experiment,
-    with_prefix,
-)
+from fulgurite.loggers.logger import Logger, SavedFiles, as_dict, flat, rank_zero_experiment, with_prefix
+from fulgurite.utilities.imports import import_extra
 from fulgurite.utilities.rank_zero import rank_zero_only, warn_once
 
 if TYPE_CHECKING:
@@ -57,7 +51,7 @@ class MLFlowLogger(Logger):
         synchronous: bool | None = None,
     ) -> None:
         super().__init__()
-        _import_mlflow()
+        _import_tracking()
         tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
         self._local = None if tracking_uri or save_dir is None else Path(save_dir)  # where nobody says where
         if self._local is not None and not _allows_files():
@@ -84,10 +78,9 @@ class MLFlowLogger(Logger):
         """The `MlflowClient`; experiment and run are made when first asked for."""
         if self._attached:
             return self._client
-        mlflow = _import_mlflow()
         if self._local is not None:
             self._local.mkdir(parents=True, exist_ok=True)
-        self._client = mlflow.tracking.MlflowClient(self._tracking_uri)
+        self._client = _import_tracking().MlflowClient(self._tracking_uri)
         if self._run_id is not None:
             self._experiment_id = self._client.get_run(self._run_id).info.experiment_id
         else:
@@ -196,10 +189,5 @@ def _allows_files() -> bool:
     return switch is None or bool(switch.get())
 
 
-def _import_mlflow() -> Any:
-    try:
-        import mlflow
-        import mlflow.tracking
-    except ImportError as error:
-        raise ModuleNotFoundError("MLFlowLogger needs mlflow: pip install 'fulgurite[mlflow]'") from error
-    return mlflow
+def _import_tracking() -> Any:
+    return import_extra("mlflow.tracking", "MLFlowLogger", "mlflow")

@@ -10,14 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
-from fulgurite.loggers.logger import (
-    Logger,
-    SavedFiles,
-    as_dict,
-    rank_zero_experiment,
-    with_prefix,
-)
+from fulgurite.loggers.logger import Logger, SavedFiles, as_dict, rank_zero_experiment, with_prefix
 from fulgurite.utilities.exceptions import MisconfigurationException
+from fulgurite.utilities.imports import import_extra
 from fulgurite.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 if TYPE_CHECKING:
@@ -237,8 +232,4 @@ class WandbLogger(Logger):
 
 
 def _import_wandb() -> Any:
-    try:
-        import wandb
-    except ImportError as error:
-        raise ModuleNotFoundError("WandbLogger needs wandb: pip install 'fulgurite[wandb]'") from error
-    return wandb
+    return import_extra("wandb", "WandbLogger", "wandb")

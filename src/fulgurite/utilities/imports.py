@@ -1,4 +1,4 @@
-"""Is an optional package there? And imports that wait until they are needed."""
+"""Imports that wait until they are needed, and of what may not be installed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,15 @@ def package_available(name: str) -> bool:
         return find_spec(name) is not None
     except ModuleNotFoundError:  # a parent of `name` is missing
         return False
+
+
+def import_extra(module: str, user: str, extra: str) -> Any:
+    """A module of a package that only `fulgurite[<extra>]` installs; where it is missing, say who needs it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise ModuleNotFoundError(f"{user} needs {package}: pip install 'fulgurite[{extra}]'") from error
 
 
 def on_first_use(

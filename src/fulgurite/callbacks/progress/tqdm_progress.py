@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from fulgurite.callbacks.progress.progress_bar import TimedProgressBar, as_text
+from fulgurite.utilities.imports import import_extra
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -26,10 +26,7 @@ def __getattr__(name: str) -> Any:
 
 def _tqdm_class() -> type[tqdm[Any]]:
     """tqdm's class for the terminal or the notebook, with numbers that do not change their width at each step."""
-    try:
-        module = importlib.import_module("tqdm.auto" if "ipykernel" in sys.modules else "tqdm")
-    except ImportError as error:
-        raise ModuleNotFoundError("TQDMProgressBar needs tqdm: pip install 'fulgurite[tqdm]'") from error
+    module = import_extra("tqdm.auto" if "ipykernel" in sys.modules else "tqdm", "TQDMProgressBar", "tqdm")
 
     class Tqdm(module.tqdm):  # type: ignore[misc,name-defined]  # which of the two is known at run time only
         @staticmethod
@@ -111,7 +108,7 @@ class TQDMProgressBar(TimedProgressBar):
         return self._made(self.predict_description, leave=True)
 
     def _made(self, description: str, leave: bool, below: bool = False) -> tqdm[Any]:
-        made: tqdm[Any] = _tqdm_class_once()(
+        made: tqdm[Any] = sys.modules[__name__].Tqdm(  # __getattr__ above makes it, once
             desc=description,
             position=2 * self.process_position + below,
             disable=self.is_disabled,
@@ -182,7 +179,3 @@ class TQDMProgressBar(TimedProgressBar):
         for shown in self._bars.values():
             shown.close()
         self._bars = {}
-
-
-def _tqdm_class_once() -> Any:
-    return sys.modules[__name__].Tqdm
