@@ -13,7 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from fulgurite.core.saving import save_hparams_to_yaml
-from fulgurite.loggers.logger import Logger, as_dict, rank_zero_experiment, with_prefix
+from fulgurite.loggers.folder import FolderLogger
+from fulgurite.loggers.logger import as_dict, rank_zero_experiment, with_prefix
 from fulgurite.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 Row = dict[str, Any]
@@ -105,9 +106,8 @@ class ExperimentWriter:
         self.metrics_keys = sorted(keys)
         unfinished = Path(f"{self._file}.tmp")
         with unfinished.open("w", newline="") as file:
-            file.write(
-                _as_csv([dict(zip(self.metrics_keys, self.metrics_keys, strict=True)), *rows], self.metrics_keys)
-            )
+            header = dict(zip(self.metrics_keys, self.metrics_keys, strict=True))
+            file.write(_as_csv([header, *rows], self.metrics_keys))
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(self._file)
@@ -124,7 +124,7 @@ def _content(row: Row) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((k, str(v)) for k, v in row.items() if v not in ("", None)))
 
 
-class CSVLogger(Logger):
+class CSVLogger(FolderLogger):
     """Write `<save_dir>/<name>/version_<n>/metrics.csv`, one row for each time something is logged.
 
     Example::
@@ -134,8 +134,6 @@ class CSVLogger(Logger):
     With a `version` that exists already, rows are added to its file; a run resumed from a checkpoint continues it.
     """
 
-    LOGGER_JOIN_CHAR = "-"
-
     def __init__(
         self,
         save_dir: str | Path,
@@ -144,36 +142,10 @@ class CSVLogger(Logger):
         prefix: str = "",
         flush_logs_every_n_steps: int = 100,
     ) -> None:
-        super().__init__()
-        self._save_dir = os.fspath(save_dir)
-        self._name = name or ""
-        self._version = version
-        self._prefix = prefix
+        super().__init__(os.fspath(save_dir), name, version, prefix)
         self._flush_logs_every_n_steps = flush_logs_every_n_steps
         self._experiment: ExperimentWriter | None = None
         self._adds_unasked = False  # there are rows of another run, and nobody said that this one continues it
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def version(self) -> int | str:
-        if self._version is None:
-            self._version = next_version(self.root_dir)
-        return self._version
-
-    @property
-    def save_dir(self) -> str:
-        return self._save_dir
-
-    @property
-    def root_dir(self) -> str:
-        return str(Path(self.save_dir, self.name))
-
-    @property
-    def log_dir(self) -> str:
-        return str(Path(self.root_dir, version_folder(self.version)))
 
     @property
     @rank_zero_experiment
@@ -214,16 +186,3 @@ class CSVLogger(Logger):
     def resume_from_step(self, step: int) -> None:
         self.experiment.resume_from_step(step)
         self._adds_unasked = False
-
-
-def next_version(root_dir: str | Path) -> int:
-    """The first number after all `version_<n>` folders of an experiment."""
-    root = Path(root_dir)
-    taken = [folder.name for folder in root.glob("version_*") if folder.is_dir()] if root.is_dir() else []
-    numbers = [name.removeprefix("version_") for name in taken]
-    return max((int(n) for n in numbers if n.isdigit()), default=-1) + 1
-
-
-def version_folder(version: int | str) -> str:
-    """A number becomes `version_<n>`, a name stands as it is."""
-    return version if isinstance(version, str) else f"version_{version}"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from fulgurite.core.saving import save_hparams_to_yaml
-from fulgurite.loggers.csv_logs import next_version, version_folder
-from fulgurite.loggers.logger import Logger, as_dict, flat, rank_zero_experiment, with_prefix
+from fulgurite.loggers.folder import FolderLogger
+from fulgurite.loggers.logger import as_dict, flat, rank_zero_experiment, with_prefix
 from fulgurite.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from fulgurite.utilities.tree import move_data_to_device
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-class TensorBoardLogger(Logger):
+class TensorBoardLogger(FolderLogger):
     """Write `<save_dir>/<name>/version_<n>/events.out.tfevents...`; look at it with `tensorboard --logdir <save_dir>`.
 
     Example::
@@ -29,7 +29,6 @@ class TensorBoardLogger(Logger):
         trainer.logger.experiment.add_histogram("answers", values)  # the SummaryWriter itself
     """
 
-    LOGGER_JOIN_CHAR = "-"
     NAME_HPARAMS_FILE = "hparams.yaml"
 
     def __init__(
@@ -43,31 +42,13 @@ class TensorBoardLogger(Logger):
         sub_dir: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__()
-        self._save_dir = os.path.expandvars(Path(save_dir).expanduser())
-        self._name = name or ""
-        self._version = version
+        super().__init__(os.path.expandvars(Path(save_dir).expanduser()), name, version, prefix)
         self._log_graph = log_graph
         self._default_hp_metric = default_hp_metric
-        self._prefix = prefix
         self._sub_dir = None if sub_dir is None else os.fspath(sub_dir)
         self._kwargs = kwargs
         self._experiment: SummaryWriter | None = None
         self.hparams: dict[str, Any] = {}
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def version(self) -> int | str:
-        if self._version is None:
-            self._version = next_version(self.root_dir)
-        return self._version
-
-    @property
-    def save_dir(self) -> str:
-        return self._save_dir
 
     @property
     def sub_dir(self) -> str | None:
@@ -75,12 +56,8 @@ class TensorBoardLogger(Logger):
         return self._sub_dir
 
     @property
-    def root_dir(self) -> str:
-        return str(Path(self.save_dir, self.name))
-
-    @property
     def log_dir(self) -> str:
-        return str(Path(self.root_dir, version_folder(self.version), self.sub_dir or ""))
+        return str(Path(super().log_dir, self.sub_dir or ""))
 
     @property
     @rank_zero_experiment
