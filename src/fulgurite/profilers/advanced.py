@@ -51,9 +51,8 @@ class AdvancedProfiler(Profiler):
             if self.dump_stats:
                 self._dump_stats(action_name, profile)
             text = io.StringIO()
-            pstats.Stats(profile, stream=text).strip_dirs().sort_stats("cumulative").print_stats(
-                self.line_count_restriction
-            )
+            stats = pstats.Stats(profile, stream=text).strip_dirs().sort_stats("cumulative")
+            stats.print_stats(self.line_count_restriction)
             parts.append(f"Profile stats for: {action_name}\n{text.getvalue()}")
         return "Profiler Report\n" + "\n".join(parts)
 

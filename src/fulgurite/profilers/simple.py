@@ -40,27 +40,19 @@ class SimpleProfiler(Profiler):
             return "Profiler Report\n"
         whole = time.monotonic() - self.start_time
         rows = sorted(((sum(times), name, len(times)) for name, times in self.recorded_durations.items()), reverse=True)
-        if self.extended:
-            head: list[tuple[str, ...]] = [
-                ("Action", "Mean duration (s)", "Num calls", "Total time (s)", "Percentage %")
-            ]
-            total: list[tuple[str, ...]] = [
-                ("Total", "-", f"{sum(count for _, _, count in rows)}", f"{whole:.5}", "100 %")
-            ]
-            body: list[tuple[str, ...]] = [
-                (name, f"{spent / count:.5}", f"{count}", f"{spent:.5}", f"{100 * spent / whole:.5}")
-                for spent, name, count in rows
-            ]
-            return _table([head, total, body])
-        return _table(
-            [
-                [("Action", "Mean duration (s)", "Total time (s)")],
-                [(name, f"{spent / count:.5}", f"{spent:.5}") for spent, name, count in rows],
-            ]
-        )
+        if not self.extended:
+            short = [[name, f"{spent / count:.5}", f"{spent:.5}"] for spent, name, count in rows]
+            return _table([["Action", "Mean duration (s)", "Total time (s)"]], short)
+        head = ["Action", "Mean duration (s)", "Num calls", "Total time (s)", "Percentage %"]
+        total = ["Total", "-", f"{sum(count for _, _, count in rows)}", f"{whole:.5}", "100 %"]
+        body = [
+            [name, f"{spent / count:.5}", f"{count}", f"{spent:.5}", f"{100 * spent / whole:.5}"]
+            for spent, name, count in rows
+        ]
+        return _table([head], [total], body)
 
 
-def _table(blocks: list[list[tuple[str, ...]]]) -> str:
+def _table(*blocks: list[list[str]]) -> str:
     """Rows of equal columns, a rule after each block."""
     widths = [max(len(row[0]) for block in blocks for row in block), *[15] * (len(blocks[0][0]) - 1)]
     lines = [
