@@ -41,9 +41,8 @@ class PlainProgressBar(TimedProgressBar):
         return text
 
     def _open(self, bar: str) -> None:
-        self._rated, self._rated_at = 0, time.monotonic()
-        if bar == "train" and self.trainer.progress.batch:  # resumed in mid-epoch
-            self._rated = self.trainer.progress.batch
+        self._rated = self.trainer.progress.batch if bar == "train" else 0  # not 0 when resumed in mid-epoch
+        self._rated_at = time.monotonic()
 
     def _draw(self, bar: str, done: int) -> None:
         total, now = self.total(bar), time.monotonic()

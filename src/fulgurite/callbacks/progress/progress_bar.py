@@ -185,11 +185,9 @@ class TimedProgressBar(ProgressBar):
             return self.total_train_batches
         if bar in ("sanity", "validation"):
             return self.total_val_batches_current_dataloader
-        return (
-            self.total_test_batches_current_dataloader
-            if bar == "test"
-            else self.total_predict_batches_current_dataloader
-        )
+        if bar == "test":
+            return self.total_test_batches_current_dataloader
+        return self.total_predict_batches_current_dataloader
 
     def description(self, bar: str) -> str:
         """The words before the bar."""
@@ -281,9 +279,6 @@ class TimedProgressBar(ProgressBar):
         if time.monotonic() >= self._next:
             self._step("test", batch_idx + 1, dataloader_idx)
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end()
-
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start("predict")
 
@@ -299,8 +294,7 @@ class TimedProgressBar(ProgressBar):
         if time.monotonic() >= self._next:
             self._step("predict", batch_idx + 1, dataloader_idx)
 
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._end()
+    on_test_end = on_predict_end = on_validation_end
 
 
 def as_text(value: Any) -> str:

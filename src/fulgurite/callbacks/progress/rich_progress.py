@@ -82,10 +82,6 @@ class RichProgressBar(TimedProgressBar):
         from rich.progress import BarColumn, TextColumn
 
         theme = self.theme
-
-        def column(style: str | Style, text: Any) -> ProgressColumn:
-            return _text_column(style, text)
-
         return [
             TextColumn("{task.description}", style=theme.description or "none"),
             BarColumn(
@@ -94,10 +90,10 @@ class RichProgressBar(TimedProgressBar):
                 finished_style=theme.progress_bar_finished,
                 pulse_style=theme.progress_bar_pulse,
             ),
-            column(theme.batch_progress, lambda task: f"{task.completed:.0f}/{_count(task.total)}"),
-            column(theme.time, lambda task: f"{_clock(task.elapsed)} • {_clock(task.time_remaining)}"),
-            column(theme.processing_speed, lambda task: f"{task.speed or 0:.2f}it/s"),
-            column(theme.metrics, lambda task: task.fields.get("metrics", "")),
+            _text_column(theme.batch_progress, lambda task: f"{task.completed:.0f}/{_count(task.total)}"),
+            _text_column(theme.time, lambda task: f"{_clock(task.elapsed)} • {_clock(task.time_remaining)}"),
+            _text_column(theme.processing_speed, lambda task: f"{task.speed or 0:.2f}it/s"),
+            _text_column(theme.metrics, lambda task: task.fields.get("metrics", "")),
         ]
 
     def refresh(self, hard: bool = False) -> None:

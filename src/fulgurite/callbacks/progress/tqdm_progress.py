@@ -154,13 +154,11 @@ class TQDMProgressBar(TimedProgressBar):
         self._bars["train"].set_postfix(metrics, refresh=False)
 
     def _close(self, bar: str) -> None:
-        shown = self._bars.pop(bar, None)
-        if shown is None:
+        if bar not in self._bars:
             return
         if bar == "train":
-            self._bars["train"] = shown
             self._show_metrics()
-            del self._bars["train"]
+        shown = self._bars.pop(bar)
         if shown.total is not None and bar != "train" and not self.trainer.sanity_checking:
             shown.n = shown.total
             shown.refresh()
