@@ -32,7 +32,6 @@ class _Plan(NamedTuple):
 
     path: str | None = None
     last: str | None = None
-    link: bool = False
     outdated: tuple[str, ...] = ()  # removed once the new ones are on disk
 
 
@@ -205,7 +204,7 @@ class ModelCheckpoint(Checkpoint):
         template = self.filename
         if not self._template_names() <= candidates.keys():
             template = self._default_template()  # the exception at hand matters more than the name
-        path = self._free_path(trainer, lambda version: self.format_checkpoint_name(candidates, template, version))
+        path = self._free_path(trainer, candidates, template)
         plan = _Plan(path)
         self._carry_out(trainer, self._with_last(trainer, candidates, plan) if self.save_last else plan)
         rank_zero_info(f"{type(exception).__name__}: the state at step {trainer.global_step} is saved in {path}.")
@@ -300,7 +299,7 @@ class ModelCheckpoint(Checkpoint):
     def _ranked(self, trainer: Trainer, candidates: dict[str, Tensor]) -> _Plan:
         if self.monitor is None:
             old = self.best_model_path
-            self.best_model_path = path = self._interpolated_path(trainer, candidates, old)
+            self.best_model_path = path = self._free_path(trainer, candidates, self.filename, old)
             return _Plan(path, outdated=self._removable(trainer, old, path) if self.save_top_k == 1 else ())
         current = torch.as_tensor(candidates[self.monitor]).detach().clone().cpu()
         if not self.check_monitor_top_k(trainer, current):
@@ -330,7 +329,7 @@ class ModelCheckpoint(Checkpoint):
             self.best_k_models.pop(old)
         if torch.isnan(current):  # the worst of all
             current = torch.tensor(torch.inf if self.mode == "min" else -torch.inf)
-        path = self._interpolated_path(trainer, candidates, old)
+        path = self._free_path(trainer, candidates, self.filename, old)
         self.current_score = self.best_k_models[path] = current
         best, worst = (min, max) if self.mode == "min" else (max, min)
 
@@ -350,13 +349,10 @@ class ModelCheckpoint(Checkpoint):
         return _Plan(path, outdated=self._removable(trainer, old, path))
 
     def _with_last(self, trainer: Trainer, candidates: dict[str, Tensor], plan: _Plan) -> _Plan:
-        links = self.save_last == "link" and self.save_top_k != 0 and bool(plan.path)
         old = self.last_model_path
-        self.last_model_path = path = self._free_path(
-            trainer, lambda version: self.format_checkpoint_name(candidates, self.CHECKPOINT_NAME_LAST, version), old
-        )
+        self.last_model_path = path = self._free_path(trainer, candidates, self.CHECKPOINT_NAME_LAST, old)
         outdated = (*plan.outdated, *self._removable(trainer, old, path))
-        return plan._replace(last=path, link=links, outdated=outdated)
+        return plan._replace(last=path, outdated=outdated)
 
     def _carry_out(self, trainer: Trainer, plan: _Plan) -> None:
         """Write; only then remove what the new files replace."""
@@ -367,7 +363,7 @@ class ModelCheckpoint(Checkpoint):
         if plan.path:
             self._newest_path = plan.path
             self._save_checkpoint(trainer, plan.path)
-        if plan.last and plan.link and plan.path:
+        if plan.last and plan.path and self.save_last == "link" and self.save_top_k != 0:
             self._link_checkpoint(trainer, plan.path, plan.last)
         elif plan.last:
             self._save_checkpoint(trainer, plan.last)
@@ -402,36 +398,30 @@ class ModelCheckpoint(Checkpoint):
 
         `auto_insert_metric_name=False` leaves the names out: needed where they contain a "/".
         """
-        name = self._format_checkpoint_name(filename or self.filename, metrics, prefix, self.auto_insert_metric_name)
-        if ver is not None:
-            name = f"{name}{self.CHECKPOINT_JOIN_CHAR}v{ver}"
-        name += self.FILE_EXTENSION
-        return str(Path(self.dirpath, name)) if self.dirpath else name
 
-    def _format_checkpoint_name(
-        self, filename: str | None, metrics: Mapping[str, Any], prefix: str | None, auto_insert_metric_name: bool
-    ) -> str:
         def fill(field: re.Match[str]) -> str:
             name, spec = field[1], (field[2] or ":")[1:]
             if name not in metrics:
                 raise MisconfigurationException(self._missing(name, metrics))
             value = metrics[name]
             text = format(value.item() if isinstance(value, Tensor) else value, spec)
-            return f"{name}{self.CHECKPOINT_EQUALS_CHAR}{text}" if auto_insert_metric_name else text
+            return f"{name}{self.CHECKPOINT_EQUALS_CHAR}{text}" if self.auto_insert_metric_name else text
 
-        filled = _FIELD.sub(fill, filename or self._default_template())
-        return filled if prefix is None else self.CHECKPOINT_JOIN_CHAR.join([prefix, filled])
+        name = _FIELD.sub(fill, filename or self.filename or self._default_template())
+        if prefix is not None:
+            name = f"{prefix}{self.CHECKPOINT_JOIN_CHAR}{name}"
+        if ver is not None:
+            name = f"{name}{self.CHECKPOINT_JOIN_CHAR}v{ver}"
+        name += self.FILE_EXTENSION
+        return str(Path(self.dirpath, name)) if self.dirpath else name
 
-    def _interpolated_path(self, trainer: Trainer, candidates: dict[str, Tensor], replaces: str) -> str:
-        return self._free_path(
-            trainer, lambda version: self.format_checkpoint_name(candidates, self.filename, version), replaces
-        )
-
-    def _free_path(self, trainer: Trainer, named: Callable[[int | None], str], replaces: str = "") -> str:
+    def _free_path(
+        self, trainer: Trainer, candidates: dict[str, Tensor], template: str | None, replaces: str = ""
+    ) -> str:
         """The first of name, name-v1, name-v2 ... that is not taken, or whose file is to be replaced anyway."""
-        path, version = named(None), self.STARTING_VERSION
+        path, version = self.format_checkpoint_name(candidates, template, None), self.STARTING_VERSION
         while self._enable_version_counter and path != replaces and self.file_exists(path, trainer):
-            path, version = named(version), version + 1
+            path, version = self.format_checkpoint_name(candidates, template, version), version + 1
         return path
 
     def file_exists(self, filepath: str | Path, trainer: Trainer) -> bool:
