@@ -72,8 +72,4 @@ class BatchSizeFinder(Callback):
         if trainer.state.fn == TrainerFn.VALIDATING:  # within fit the size was found when it started
             self.scale_batch_size(trainer, pl_module)
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.scale_batch_size(trainer, pl_module)
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.scale_batch_size(trainer, pl_module)
+    on_test_start = on_predict_start = on_fit_start

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fulgurite.callbacks.callback import Callback
-from fulgurite.utilities.exceptions import MisconfigurationException
+from fulgurite.callbacks.monitoring import no_logger
 
 if TYPE_CHECKING:
     from fulgurite.core.module import LightningModule
@@ -33,9 +33,7 @@ class DeviceStatsMonitor(Callback):
         if stage != "fit":
             return
         if not trainer.loggers:
-            raise MisconfigurationException(
-                "DeviceStatsMonitor writes to a logger, and the Trainer has none. Leave out logger=False."
-            )
+            raise no_logger("DeviceStatsMonitor")
         if self._reads_cpu(trainer):
             _psutil()
 

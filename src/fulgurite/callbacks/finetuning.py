@@ -163,7 +163,10 @@ class BaseFinetuning(Callback):
         for i, optimizer in enumerate(trainer.optimizers):
             before = len(optimizer.param_groups)
             self.finetune_function(pl_module, trainer.current_epoch, optimizer)
-            self._store(pl_module, i, before, optimizer.param_groups)
+            names = {parameter: name for name, parameter in pl_module.named_parameters()}
+            known = self._internal_optimizer_metadata.setdefault(i, [])
+            first_new = before if known else 0
+            known.extend(self._apply_mapping_to_param_groups(optimizer.param_groups[first_new:], names))
         self._frozen = [name for name, parameter in pl_module.named_parameters() if not parameter.requires_grad]
         self._frozen += [name for name, norm in _batch_norms(pl_module) if not norm.track_running_stats]
 
@@ -174,18 +177,6 @@ class BaseFinetuning(Callback):
         self._internal_optimizer_metadata = state_dict.get(_METADATA, state_dict)  # the bare dictionary in old files
         self._frozen = state_dict.get("frozen")
         self._restarting = bool(self._internal_optimizer_metadata)
-
-    def _store(
-        self,
-        pl_module: LightningModule,
-        opt_idx: int,
-        num_param_groups: int,
-        current_param_groups: list[dict[str, Any]],
-    ) -> None:
-        names = {parameter: name for name, parameter in pl_module.named_parameters()}
-        known = self._internal_optimizer_metadata.setdefault(opt_idx, [])
-        first_new = num_param_groups if known else 0
-        known.extend(self._apply_mapping_to_param_groups(current_param_groups[first_new:], names))
 
     @staticmethod
     def _apply_mapping_to_param_groups(

@@ -10,6 +10,7 @@ import torch
 from torch.optim import Optimizer
 
 from fulgurite.callbacks.callback import Callback
+from fulgurite.callbacks.monitoring import no_logger
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import rank_zero_warn
 
@@ -50,9 +51,7 @@ class LearningRateMonitor(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.loggers:
-            raise MisconfigurationException(
-                "LearningRateMonitor writes to a logger, and the Trainer has none. Leave out logger=False."
-            )
+            raise no_logger("LearningRateMonitor")
         if self.log_momentum:
             without = [
                 type(config.scheduler.optimizer).__name__
@@ -111,20 +110,16 @@ class LearningRateMonitor(Callback):
         for config in trainer.lr_scheduler_configs:
             optimizer = config.scheduler.optimizer
             scheduled.append(optimizer)
-            name = config.name or f"lr-{type(optimizer).__name__}"
-            yield optimizer, config.interval, self._group_names(optimizer, name, of_class, bool(config.name))
+            yield optimizer, config.interval, self._group_names(optimizer, config.name, of_class)
         for optimizer in trainer.optimizers:
             if optimizer not in scheduled:
-                name = f"lr-{type(optimizer).__name__}"
-                yield optimizer, None, self._group_names(optimizer, name, of_class, False)
+                yield optimizer, None, self._group_names(optimizer, None, of_class)
 
-    def _group_names(
-        self, optimizer: Optimizer, name: str, of_class: Counter[type[Optimizer]], named: bool
-    ) -> list[str]:
+    def _group_names(self, optimizer: Optimizer, name: str | None, of_class: Counter[type[Optimizer]]) -> list[str]:
         kind = type(optimizer)
-        if not named:
+        if not name:
             of_class[kind] += 1
-            name += f"-{of_class[kind] - 1}" if of_class[kind] > 1 else ""
+            name = f"lr-{kind.__name__}" + (f"-{of_class[kind] - 1}" if of_class[kind] > 1 else "")
         if self.log_key_prefix:
             name = self.log_key_prefix + name
         groups = optimizer.param_groups

@@ -1,9 +1,11 @@
-"""What callbacks that watch a metric share."""
+"""The errors of callbacks that watch a metric or log what they see."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+from fulgurite.utilities.exceptions import MisconfigurationException
 
 
 def not_logged(who: str, name: str, logged: Iterable[str]) -> str:
@@ -16,3 +18,7 @@ def not_logged(who: str, name: str, logged: Iterable[str]) -> str:
         + (f"Logged so far: {', '.join(known)}. " if known else "Nothing has been logged so far. ")
         + f"Log it in the module, e.g. self.log({name!r}, value)."
     )
+
+
+def no_logger(who: str) -> MisconfigurationException:
+    return MisconfigurationException(f"{who} writes to a logger, and the Trainer has none. Leave out logger=False.")

@@ -135,9 +135,8 @@ class _Recorded:
         self.loader: DataLoader[Any] = loader
         self.sampler: Any = loader.batch_sampler
         self.given: list[list[int]] = []
-        object.__setattr__(
-            loader, "batch_sampler", self
-        )  # DataLoader forbids to exchange it, for good reason in general
+        # DataLoader forbids to exchange it, for good reason in general
+        object.__setattr__(loader, "batch_sampler", self)
 
     def __iter__(self) -> Iterator[list[int]]:
         self.given = []

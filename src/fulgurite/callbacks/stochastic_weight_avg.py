@@ -181,13 +181,10 @@ class StochasticWeightAveraging(Callback):
                 f"StochasticWeightAveraging begins in epoch {trainer.current_epoch}, after swa_start={self.swa_start}: "
                 "the checkpoint has nothing of it, so earlier epochs are missing from the average."
             )
-        config = LRSchedulerConfig(self._swa_scheduler)
         if trainer.lr_scheduler_configs:
             replaced = type(trainer.lr_scheduler_configs[0].scheduler).__name__
             rank_zero_info(f"StochasticWeightAveraging takes the place of the scheduler {replaced}.")
-            trainer.lr_scheduler_configs[0] = config
-        else:
-            trainer.lr_scheduler_configs.append(config)
+        trainer.lr_scheduler_configs[:1] = [LRSchedulerConfig(self._swa_scheduler)]
 
     def _update(self, pl_module: LightningModule) -> None:
         count = torch.tensor(self._n_averaged)

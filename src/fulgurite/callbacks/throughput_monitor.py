@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from fulgurite.callbacks.callback import Callback
-from fulgurite.utilities.exceptions import MisconfigurationException
+from fulgurite.callbacks.monitoring import no_logger
 
 if TYPE_CHECKING:
     from fulgurite.core.module import LightningModule
@@ -62,9 +62,7 @@ class ThroughputMonitor(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and not trainer.loggers:
-            raise MisconfigurationException(
-                "ThroughputMonitor writes to a logger, and the Trainer has none. Leave out logger=False."
-            )
+            raise no_logger("ThroughputMonitor")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start("train")

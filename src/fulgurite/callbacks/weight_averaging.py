@@ -127,10 +127,8 @@ class WeightAveraging(Callback):
 
     def _pairs(self, pl_module: LightningModule) -> list[tuple[torch.Tensor, torch.Tensor]]:
         average = self._average.module
-        pairs: list[tuple[torch.Tensor, torch.Tensor]] = list(
-            zip(average.parameters(), pl_module.parameters(), strict=True)
-        )
-        return pairs + list(zip(average.buffers(), pl_module.buffers(), strict=True))
+        averaged = [*average.parameters(), *average.buffers()]
+        return list(zip(averaged, [*pl_module.parameters(), *pl_module.buffers()], strict=True))
 
     def _swap(self, pl_module: LightningModule) -> None:
         self._swapped = not self._swapped
