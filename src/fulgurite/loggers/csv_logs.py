@@ -80,8 +80,6 @@ class ExperimentWriter:
         It also logs again those rows of its last step that were written after the checkpoint (that step's validation),
         with equal values: such a row is not written twice.
         """
-        if not self._exists():
-            return
         rows = self._read()
         kept = [row for row in rows if not row["step"].isdigit() or int(row["step"]) < step]
         self._logged_before = {_content(row) for row in kept if row["step"] == str(step - 1)}
