@@ -6,12 +6,13 @@ overrides is the empty tuple, so an unused hook costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fulgurite.callbacks.callback import Callback
+    from fulgurite.core.module import LightningModule
     from fulgurite.run import Run
 
 
@@ -99,22 +100,6 @@ TABLE: dict[str, Hook] = {
     ]
 }
 
-TRAINING = (
-    "on_sanity_check_start",
-    "on_sanity_check_end",
-    "on_train_start",
-    "on_train_end",
-    "on_train_epoch_start",
-    "on_train_epoch_end",
-    "on_train_batch_start",
-    "on_train_batch_end",
-    "on_before_zero_grad",
-    "on_before_backward",
-    "on_after_backward",
-    "on_before_optimizer_step",
-)
-EVALUATION = ("start", "end", "epoch_start", "epoch_end", "batch_start", "batch_end")
-
 Calls = tuple[Callable[..., Any], ...]
 
 
@@ -142,6 +127,10 @@ class Hooks:
     batch_end: Calls
 
 
+TRAINING = [name for name in Hooks.__annotations__ if name.startswith("on_")]
+EVALUATION = [name for name in Hooks.__annotations__ if name not in TRAINING]
+
+
 def overrides(obj: object, name: str, base: type) -> bool:
     """Whether `obj` has its own `name`: by class, or set on the instance. A foreign class always counts as having."""
     own = getattr(obj, name, None)
@@ -154,53 +143,39 @@ def resolve(run: Run, stage: str, into: Hooks | None = None) -> Hooks:
     `into` renews an object in place, so that a method patched on or a callback added takes effect at the next epoch.
     """
     hooks = into or Hooks()
-    if stage == "train":
-        for name in TRAINING:
-            setattr(hooks, name, calls(run, name))
-    else:
-        for name in EVALUATION:
-            setattr(hooks, name, calls(run, f"on_{stage}_{name}"))
+    for name in TRAINING if stage == "train" else EVALUATION:
+        setattr(hooks, name, calls(run, name if stage == "train" else f"on_{stage}_{name}"))
     return hooks
 
 
 def owners(run: Run, name: str) -> list[str]:
     """Who is called at the hook `name`, by class, in the order of the calls."""
-    first, last = _before_and_after_the_module(run, name)
-    called = [cb for cb in first if overrides(cb, name, run.callback_base)]
-    if TABLE[name].module and overrides(run.module, name, run.module_base):
-        called.append(run.module)
-    return [type(owner).__name__ for owner in [*called, *(cb for cb in last if overrides(cb, name, run.callback_base))]]
+    first, module, last = _in_order(run, name)
+    return [type(owner).__name__ for owner in (*first, *module, *last)]
 
 
-def _before_and_after_the_module(run: Run, name: str) -> tuple[list[Any], list[Any]]:
-    """Callbacks that monitor come after the module at the epoch's end; all others come before it."""
-    last = [cb for cb in run.callbacks if getattr(cb, "_monitors", False)] if name == "on_train_epoch_end" else []
-    return [cb for cb in run.callbacks if cb not in last], last
+def _in_order(run: Run, name: str) -> tuple[list[Callback], list[LightningModule], list[Callback]]:
+    """Who has the hook: callbacks, the module, and at the epoch's end the callbacks that monitor after it."""
+    callbacks = [cb for cb in run.callbacks if overrides(cb, name, run.callback_base)]
+    last = [cb for cb in callbacks if getattr(cb, "_monitors", False)] if name == "on_train_epoch_end" else []
+    module = [run.module] if TABLE[name].module and overrides(run.module, name, run.module_base) else []
+    return [cb for cb in callbacks if cb not in last], module, last
 
 
 def calls(run: Run, name: str, before_monitors: Calls = ()) -> Calls:
     """Whom to call at the hook `name`: callbacks, then the module; callbacks that monitor last at the epoch's end."""
-    first, last = _before_and_after_the_module(run, name)
-    return (*_of_callbacks(run, name, first), *_of_module(run, name), *before_monitors, *_of_callbacks(run, name, last))
+    first, module, last = _in_order(run, name)
+    return (
+        *(_for_callback(run, name, callback) for callback in first),
+        *(for_module(run, name) for _ in module),
+        *before_monitors,
+        *(_for_callback(run, name, callback) for callback in last),
+    )
 
 
-def _of_callbacks(run: Run, name: str, callbacks: Iterable[Callback]) -> list[Callable[..., Any]]:
-    return [
-        _for_callback(run, name, _profiled(run, f"[Callback]{callback.state_key}.{name}", getattr(callback, name)))
-        for callback in callbacks
-        if overrides(callback, name, run.callback_base)
-    ]
-
-
-def _of_module(run: Run, name: str) -> list[Callable[..., Any]]:
-    module = run.module
-    if not TABLE[name].module or not overrides(module, name, run.module_base):
-        return []
-    return [for_module(run, name)]
-
-
-def _for_callback(run: Run, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+def _for_callback(run: Run, name: str, callback: Callback) -> Callable[..., Any]:
     trainer, module = run.trainer, run.module
+    method = profiled(run, f"[Callback]{callback.state_key}.{name}", getattr(callback, name))
 
     def call(*args: Any, **kwargs: Any) -> None:  # what a callback returns has no say
         before, run.fx = run.fx, name
@@ -214,7 +189,7 @@ def _for_callback(run: Run, name: str, method: Callable[..., Any]) -> Callable[.
 
 def for_module(run: Run, name: str) -> Callable[..., Any]:
     """The module's own method `name`, so that `self.log` inside it knows where it is."""
-    method = _profiled(run, f"[LightningModule]{type(run.module).__name__}.{name}", getattr(run.module, name))
+    method = profiled(run, f"[LightningModule]{type(run.module).__name__}.{name}", getattr(run.module, name))
 
     def call(*args: Any, **kwargs: Any) -> Any:
         before, run.fx = run.fx, name
@@ -226,7 +201,8 @@ def for_module(run: Run, name: str) -> Callable[..., Any]:
     return call
 
 
-def _profiled(run: Run, action: str, method: Callable[..., Any]) -> Callable[..., Any]:
+def profiled(run: Run, action: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method, with the time it takes under the name `action`, where there is a profiler."""
     if run.profiler is None:
         return method
     profile = run.profiler.profile

@@ -19,7 +19,7 @@ from fulgurite.callbacks.callback import Callback
 from fulgurite.core.datamodule import LightningDataModule
 from fulgurite.core.module import LightningModule
 from fulgurite.dataflow import DataFlow, own_transfer
-from fulgurite.hooks import Hooks, calls, for_module, overrides, resolve
+from fulgurite.hooks import Hooks, calls, for_module, overrides, profiled, resolve
 from fulgurite.optimizers import LightningOptimizer, NoOptimizer, configured, gradients_of, parameters_of
 from fulgurite.progress import Progress
 from fulgurite.results import NoResults, Results, as_numbers, first_not_finite, warn_not_finite
@@ -27,7 +27,7 @@ from fulgurite.shards import WHOLE, Part
 from fulgurite.shared_results import SharedNoResults, SharedResults
 from fulgurite.states import RunningStage
 from fulgurite.utilities.exceptions import MisconfigurationException
-from fulgurite.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from fulgurite.utilities.rank_zero import rank_zero_warn
 from fulgurite.utilities.types import LRSchedulerConfig
 
 if TYPE_CHECKING:
@@ -176,25 +176,10 @@ class Run:
         return getattr(self.module, name)  # type: ignore[no-any-return]  # methods are callables
 
     def _profiled(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        if self.profiler is None:
-            return method
-        profile, action = self.profiler.profile, f"[Strategy]{type(self.strategy).__name__}.{name}"
-
-        def measured(*args: Any) -> Any:
-            with profile(action):
-                return method(*args)
-
-        return measured
+        return profiled(self, f"[Strategy]{type(self.strategy).__name__}.{name}", method)
 
     def profiled_fetch(self, fetch: Callable[[], Any]) -> Callable[[], Any]:
-        assert self.profiler is not None
-        profile = self.profiler.profile
-
-        def measured() -> Any:
-            with profile("[_TrainingEpochLoop].train_dataloader_next"):
-                return fetch()
-
-        return measured
+        return profiled(self, "[_TrainingEpochLoop].train_dataloader_next", fetch)
 
     def _taking_batch_idx(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """`training_step(batch)` without a batch_idx is allowed."""
@@ -528,15 +513,11 @@ class Run:
         if not self.module.automatic_optimization:
             return
         trainer = self.trainer
+        value, algorithm = trainer.gradient_clip_val, trainer.gradient_clip_algorithm
         if self.own_clipping is not None:
-            algorithm = trainer.gradient_clip_algorithm
-            self.own_clipping(
-                optimizer,
-                gradient_clip_val=trainer.gradient_clip_val,
-                gradient_clip_algorithm=algorithm,
-            )
-        elif trainer.gradient_clip_val:
-            self.clip(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
+            self.own_clipping(optimizer, gradient_clip_val=value, gradient_clip_algorithm=algorithm)
+        elif value:
+            self.clip(optimizer, value, algorithm)
 
     def clip(self, optimizer: Optimizer, value: float | None, algorithm: str | None) -> None:
         """Clip by the common norm, or each gradient by value."""
@@ -731,12 +712,6 @@ class Run:
                 f"in eval mode at the start of fit, and left so: {shown}. Call .train() first if dropout and "
                 "batch-norm statistics are meant to be on."
             )
-
-    def say_limits(self) -> None:
-        for name in ("limit_train_batches", "limit_val_batches"):
-            limit = getattr(self.trainer, name)
-            if limit == 1 and isinstance(limit, int):
-                rank_zero_info(f"{name}=1 is one batch; 1.0 would be all of them.")
 
 
 def _positions(step: Callable[..., Any]) -> int | float:
