@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Limit = int | float
+_LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches")
+_SHOWN = ("enable_checkpointing", "enable_progress_bar", "enable_model_summary")
 
 
 @dataclass
@@ -75,65 +78,51 @@ def duration(value: str | timedelta | dict[str, int], argument: str) -> timedelt
 def checked_flags(given: dict[str, Any]) -> Flags:
     """Check each argument by itself and against the others; fill what depends on others."""
     _check_numbers(given)
-    fast = given["fast_dev_run"]
-    n = int(fast)
     barebones = given["barebones"]
     if barebones:
         _check_barebones(given)
     interval, seconds = given["val_check_interval"], None
     if isinstance(interval, (str, timedelta, dict)):
         seconds = duration(interval, "val_check_interval").total_seconds()
-        interval = 1.0
-    interval = 1.0 if interval is None else interval
+    interval = 1.0 if interval is None or seconds is not None else interval
     every_n_epoch = given["check_val_every_n_epoch"]
     if every_n_epoch is None and isinstance(interval, float) and seconds is None:
         raise MisconfigurationException(
             f"check_val_every_n_epoch=None counts batches across epochs, so val_check_interval={interval} must be a "
             "whole number of batches, or a time."
         )
-    max_epochs, min_epochs, max_steps = given["max_epochs"], given["min_epochs"], given["max_steps"]
-    if max_epochs is None:
-        unlimited = max_steps != -1 or given["max_time"] is not None
-        max_epochs = -1 if unlimited else 1000
-    if min_epochs is None:
-        min_epochs = 1 if given["min_steps"] is not None else 0
-    limits = {name: given[name] for name in given if name.startswith("limit_")}
-    limits = {name: 1.0 if limit is None else limit for name, limit in limits.items()}
-    if given["overfit_batches"]:
-        limits["limit_train_batches"] = limits["limit_val_batches"] = given["overfit_batches"]
-    sanity = 2 if given["num_sanity_val_steps"] is None else given["num_sanity_val_steps"]
-    log_every = 50 if given["log_every_n_steps"] is None else given["log_every_n_steps"]
-    logger = True if given["logger"] is None else given["logger"]
-    if fast:
-        max_epochs, max_steps, sanity, interval, seconds, every_n_epoch = 1, n, 0, 1.0, None, 1
-        limits = dict.fromkeys(limits, n)
-        rank_zero_info(f"fast_dev_run: {n} batch{'es' * (n != 1)} of each stage, no loggers, no checkpoints.")
-    if barebones:
-        logger, log_every, sanity = False, 0, 0
+    unlimited = given["max_steps"] != -1 or given["max_time"] is not None
     plugins = given["plugins"]
     plugins = [] if plugins is None else list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
+    defaults: dict[str, Any] = {
+        "max_epochs": -1 if unlimited else 1000,
+        "min_epochs": 0 if given["min_steps"] is None else 1,
+        "num_sanity_val_steps": 0 if barebones else 2,
+        "log_every_n_steps": 0 if barebones else 50,
+        **dict.fromkeys(_LIMITS, 1.0),
+        **dict.fromkeys(("logger", *_SHOWN), not barebones),
+    }
+    values = {name: default if given[name] is None else given[name] for name, default in defaults.items()}
     flags = Flags(
-        max_epochs=max_epochs,
-        min_epochs=min_epochs,
-        max_steps=max_steps,
-        **limits,
+        max_steps=given["max_steps"],
         val_check_interval=interval,
         val_check_seconds=seconds,
         check_val_every_n_epoch=every_n_epoch,
-        num_sanity_val_steps=float("inf") if sanity == -1 else sanity,
-        log_every_n_steps=log_every,
-        logger=logger,
-        enable_checkpointing=_switch(given["enable_checkpointing"], not barebones),
-        enable_progress_bar=_switch(given["enable_progress_bar"], not barebones),
-        enable_model_summary=_switch(given["enable_model_summary"], not barebones),
         plugins=plugins,
+        **values,
     )
+    if flags.num_sanity_val_steps == -1:
+        flags.num_sanity_val_steps = math.inf
+    if given["overfit_batches"]:
+        flags.limit_train_batches = flags.limit_val_batches = given["overfit_batches"]
+    if n := int(given["fast_dev_run"]):
+        flags.max_epochs, flags.max_steps, flags.num_sanity_val_steps = 1, n, 0
+        flags.val_check_interval, flags.val_check_seconds, flags.check_val_every_n_epoch = 1.0, None, 1
+        for name in _LIMITS:
+            setattr(flags, name, n)
+        rank_zero_info(f"fast_dev_run: {n} batch{'es' * (n != 1)} of each stage, no loggers, no checkpoints.")
     _check_plugins(flags, given)
     return flags
-
-
-def _switch(given: bool | None, default: bool) -> bool:
-    return default if given is None else given
 
 
 def _check_numbers(given: dict[str, Any]) -> None:
@@ -143,7 +132,7 @@ def _check_numbers(given: dict[str, Any]) -> None:
     fast = given["fast_dev_run"]
     if not isinstance(fast, (bool, int)) or fast < 0:
         raise MisconfigurationException(f"fast_dev_run={fast!r} is not True, False, or a number of batches.")
-    for name in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"):
+    for name in _LIMITS:
         limit = given[name]
         given[name] = None if limit is None else _limit(name, limit)
     given["overfit_batches"] = _limit("overfit_batches", given["overfit_batches"])
@@ -194,12 +183,8 @@ def _limit(name: str, limit: Any) -> Limit:
 
 
 def _check_barebones(given: dict[str, Any]) -> None:
-    asked = [
-        f"{name}={given[name]!r}"
-        for name in ("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "logger", "profiler")
-        if given[name]
-    ]
-    asked += [f"{name}={given[name]!r}" for name in ("log_every_n_steps", "num_sanity_val_steps") if given[name]]
+    refused = (*_SHOWN, "logger", "profiler", "log_every_n_steps", "num_sanity_val_steps")
+    asked = [f"{name}={given[name]!r}" for name in refused if given[name]]
     asked += ["fast_dev_run"] * bool(given["fast_dev_run"]) + ["detect_anomaly=True"] * bool(given["detect_anomaly"])
     if asked:
         raise ValueError(f"barebones=True runs the loop and nothing else; leave out {', '.join(asked)}.")
@@ -231,9 +216,8 @@ def strategy_of(
     """The strategy that the trainer's arguments, and whoever started this process, ask for."""
     if isinstance(strategy, str):
         strategy = _strategy_by_name(strategy, chosen, num_nodes, environment)
-    place = getattr(strategy, "place", None)
-    if place is not None:
-        place(chosen, num_nodes, environment)
+    if hasattr(strategy, "place"):
+        strategy.place(chosen, num_nodes, environment)
     return strategy
 
 
@@ -294,11 +278,7 @@ def profiler_of(profiler: Profiler | str | None, log_dir: str | None) -> tuple[P
     if profiler is None:
         return profilers.PassThroughProfiler(), None
     if isinstance(profiler, str):
-        kinds = {
-            "simple": "SimpleProfiler",
-            "advanced": "AdvancedProfiler",
-            "pytorch": "PyTorchProfiler",
-        }
+        kinds = {"simple": "SimpleProfiler", "advanced": "AdvancedProfiler", "pytorch": "PyTorchProfiler"}
         if profiler.lower() not in kinds:
             raise MisconfigurationException(f"profiler={profiler!r} is not one of {', '.join(map(repr, kinds))}.")
         made: Profiler = getattr(profilers, kinds[profiler.lower()])()
@@ -344,7 +324,7 @@ def default_callbacks(flags: Flags, given: list[Callback] | Callback | None, max
 
 def ordered(callbacks: list[Callback]) -> list[Callback]:
     """Tuners first, checkpoints last; two that would share one state in a checkpoint are an error."""
-    keys: dict[str, Callback] = {}
+    keys: set[str] = set()
     for callback in callbacks:
         if not overrides(callback, "state_dict", Callback):
             continue
@@ -354,7 +334,7 @@ def ordered(callbacks: list[Callback]) -> list[Callback]:
                 f"two callbacks of type {type(callback).__name__} have the same state_key {key!r}, so a checkpoint "
                 "could not tell their states apart. Give them different arguments, or override state_key."
             )
-        keys[key] = callback
+        keys.add(key)
     tuners = [callback for callback in callbacks if getattr(callback, "_tunes", False)]
     savers = [callback for callback in callbacks if isinstance(callback, Checkpoint)]
     rest = [callback for callback in callbacks if callback not in tuners and callback not in savers]
@@ -404,12 +384,9 @@ def checkpoint_path(trainer: Trainer, fn: TrainerFn, given: str | Path | None, m
 
 
 def _last(trainer: Trainer) -> Path | None:
-    candidates = []
-    for callback in trainer.checkpoint_callbacks:
-        finder = getattr(callback, "_find_last_checkpoints", None)
-        if finder is not None:
-            candidates += [Path(path) for path in finder(trainer)]
-    candidates = [path for path in candidates if path.exists()]
+    savers = [cb for cb in trainer.checkpoint_callbacks if hasattr(cb, "_find_last_checkpoints")]
+    found = [Path(path) for saver in savers for path in saver._find_last_checkpoints(trainer)]
+    candidates = [path for path in found if path.exists()]
     if not candidates:
         rank_zero_warn("ckpt_path='last': there is no last checkpoint yet, so this run starts afresh.")
         return None
