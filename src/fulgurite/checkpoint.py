@@ -46,7 +46,7 @@ def dump(trainer: Trainer, run: Run, loops: Callable[[Run], dict[str, Any]], wei
         "loops": loops(run),
     }
     if not weights_only:
-        checkpoint["callbacks"] = _callback_states(run)
+        checkpoint["callbacks"] = {cb.state_key: state for cb in run.callbacks if (state := cb.state_dict())}
         checkpoint["optimizer_states"] = [optimizer.state_dict() for optimizer in trainer.optimizers]
         checkpoint["lr_schedulers"] = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
         if run.precision.scaler is not None:
@@ -74,10 +74,6 @@ def dump(trainer: Trainer, run: Run, loops: Callable[[Run], dict[str, Any]], wei
     return checkpoint
 
 
-def _callback_states(run: Run) -> dict[str, Any]:
-    return {callback.state_key: state for callback in run.callbacks if (state := callback.state_dict())}
-
-
 def _add_hparams(checkpoint: dict[str, Any], module: LightningModule, datamodule: LightningDataModule | None) -> None:
     for owner in (module, datamodule):
         if owner is None or not owner.hparams:
@@ -96,9 +92,7 @@ def _exact_state(run: Run) -> dict[str, Any]:
         "rng": run.data.draw_state(),
         "results": run.train_results.state_dict(),
         "metrics": {
-            "callback": dict(run.trainer.callback_metrics),
-            "logged": dict(run.trainer.logged_metrics),
-            "bar": dict(run.metrics.bar),
+            **vars(run.trainer._current().copy()),
             "sources": {name: tuple(source) for name, source in run.metrics.sources.items()},
         },
         "metric_states": {name: _metric_state(metric) for name, metric in _metric_objects(run.module)},
@@ -138,9 +132,8 @@ def for_this_process(run: Run, state: dict[str, Any]) -> dict[str, Any]:
     mine = ranks[rank::world]  # several, one or none
     own = {**state, "results": {"slots": merged_slots([one["results"]["slots"] for one in mine])}}
     own["metric_states"] = _merged_metrics(run, [one["metric_states"] for one in mine])
-    if rank < len(ranks):
-        return {**own, "rng": ranks[rank]["rng"]}
-    return {**own, "rng": _other_draws(ranks[0]["rng"], rank)}
+    draws = ranks[rank]["rng"] if rank < len(ranks) else _other_draws(ranks[0]["rng"], rank)
+    return {**own, "rng": draws}
 
 
 def _gradients_now(run: Run, state: dict[str, Any], ranks: list[dict[str, Any]]) -> dict[str, Any]:
@@ -148,13 +141,12 @@ def _gradients_now(run: Run, state: dict[str, Any], ranks: list[dict[str, Any]])
     if not any("gradients" in one for one in ranks):
         return {}  # averaged already, which is what a process of any number may begin with
     apart, rank, world = run.strategy.keeps_gradients_apart, run.strategy.data_rank, run.world_size
+    # a step averages over the processes of now; where they share one gradient, it is the average already
+    share = (world if apart else 1) / len(ranks)
     gradients: dict[str, Tensor] = {}
     for one in ranks[rank::world] if apart else ranks:
         for name, gradient in one.get("gradients", {}).items():
-            # a step averages over the processes of now; where they share one gradient, it is the average already
-            part = (
-                gradient * ((world if apart else 1) / len(ranks)) if len(ranks) != (world if apart else 1) else gradient
-            )
+            part = gradient if share == 1 else gradient * share
             gradients[name] = gradients[name] + part if name in gradients else part
     return {"gradients": gradients}
 
@@ -264,8 +256,10 @@ def load_training(
     ours = for_this_process(run, ours)
     run.progress.load_state_dict(ours["progress"])
     run.data.load_state_dict(dict(ours.get("loader", {})))
-    for name, state in ours["metric_states"].items():
-        _load_metric(run, name, state)
+    parts = dict(run.module.named_modules())
+    for name, metric_state in ours["metric_states"].items():
+        if name in parts:  # else the module has other metrics now; the epoch's value of a new one begins here
+            _load_metric(parts[name], metric_state, run.device)
     run.train_results.load_state_dict(ours["results"])
     metrics = ours["metrics"]
     run.metrics.callback.update(metrics["callback"])
@@ -304,12 +298,8 @@ def _load_optimizers(run: Run, checkpoint: dict[str, Any]) -> None:
         config.scheduler.load_state_dict(state)
 
 
-def _load_metric(run: Run, name: str, state: dict[str, Any]) -> None:
-    metric = dict(run.module.named_modules()).get(name)
-    if metric is None:
-        return  # the module has other metrics now; the epoch's value of a new one begins here
-    device = run.device
+def _load_metric(metric: Any, state: dict[str, Any], device: torch.device) -> None:
     for key, value in state["values"].items():
-        setattr(metric, key, apply_to_collection(value, Tensor, lambda t: t.to(device)))
+        setattr(metric, key, apply_to_collection(value, Tensor, Tensor.to, device))
     if hasattr(metric, "_update_count"):
         metric._update_count = state["update_count"]

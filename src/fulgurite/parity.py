@@ -57,7 +57,6 @@ class _Recorder(Callback):
         self.folder = folder
         self.steps: list[dict[str, Any]] = []
         self.metrics: list[dict[str, float]] = []
-        self.idle = False
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         own = trainer.world_size == 1 or not trainer._run.idle
@@ -70,13 +69,10 @@ class _Recorder(Callback):
         }
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        values = trainer.callback_metrics
-        steps = {slot.name for slot in trainer._results.slots.values() if not slot.options.on_epoch}
-        steps |= {slot.step_name for slot in trainer._results.slots.values() if slot.step_name != slot.epoch_name}
-        forked = {slot.name for slot in trainer._results.slots.values() if slot.step_name != slot.epoch_name}
-        self.metrics.append(
-            {name: float(value) for name, value in values.items() if name not in steps and name not in forked}
-        )
+        values, slots = trainer.callback_metrics, trainer._results.slots.values()
+        of_steps = {slot.name for slot in slots if not slot.options.on_epoch or slot.name != slot.epoch_name}
+        of_steps |= {slot.step_name for slot in slots if slot.step_name != slot.epoch_name}
+        self.metrics.append({name: float(value) for name, value in values.items() if name not in of_steps})
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         torch.save((self.steps, self.metrics), Path(self.folder, f"{trainer.global_rank}.pt"))
@@ -182,8 +178,7 @@ def check_parity(
             several = [torch.load(Path(folder, str(devices), f"{r}.pt"), weights_only=True) for r in range(devices)]
     finally:
         restore_rng_state(draws)
-    report = ParityReport(devices, len(one[0]), tolerance)
-    report.samples = sum(len(step["samples"]) for step in one[0])
+    report = ParityReport(devices, len(one[0]), tolerance, samples=sum(len(step["samples"]) for step in one[0]))
     report.differences = list(_differences(one, several, tolerance))
     report.first_difference = next(iter(report.differences), None)
     if not report.equal:
