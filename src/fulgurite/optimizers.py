@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from fulgurite.core.module import LightningModule
+from fulgurite.hooks import overrides
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import rank_zero_warn
-from fulgurite.utilities.types import LRSchedulerConfig
+from fulgurite.utilities.types import LRSchedulerConfig, LRSchedulerTypeTuple
 
 if TYPE_CHECKING:
-    from fulgurite.core.module import LightningModule
     from fulgurite.run import Run
 
 _SHAPES = """
@@ -81,7 +82,7 @@ def _parse(answer: Any) -> tuple[list[Optimizer], list[Any], str | None]:
             for part in answer:
                 own, theirs, monitor = _parse_dict(part)
                 optimizers += own
-                schedulers += [{"scheduler": s, "monitor": monitor} if _bare(s) else s for s in theirs]
+                schedulers += [s if isinstance(s, Mapping) else {"scheduler": s, "monitor": monitor} for s in theirs]
             return optimizers, schedulers, None
     raise MisconfigurationException(
         f"configure_optimizers returned {type(answer).__name__}: {answer!r:.80}. It returns one of:{_SHAPES}"
@@ -111,14 +112,10 @@ def _is_optimizer(obj: Any) -> bool:
     return isinstance(obj, Optimizer) or all(hasattr(obj, name) for name in ("param_groups", "step", "zero_grad"))
 
 
-def _bare(scheduler: Any) -> bool:
-    return not isinstance(scheduler, Mapping)
-
-
 def _scheduler_config(
     module: LightningModule, given: Any, monitor: str | None, optimizers: list[Optimizer]
 ) -> LRSchedulerConfig:
-    entry: dict[str, Any] = {"scheduler": given} if _bare(given) else dict(given)
+    entry: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {"scheduler": given}
     scheduler = entry.get("scheduler")
     if scheduler is None:
         raise MisconfigurationException(
@@ -172,11 +169,7 @@ def _check_protocol(module: LightningModule, scheduler: Any) -> None:
         raise TypeError(
             f"the scheduler {type(scheduler).__name__} has no {' and no '.join(missing)}, so it cannot be saved."
         )
-    torchs = isinstance(scheduler, (torch.optim.lr_scheduler.LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau))
-    own_step = "lr_scheduler_step" in vars(module) or any(
-        "lr_scheduler_step" in vars(cls) and cls.__module__ != "fulgurite.core.module" for cls in type(module).__mro__
-    )
-    if not torchs and not own_step:
+    if not isinstance(scheduler, LRSchedulerTypeTuple) and not overrides(module, "lr_scheduler_step", LightningModule):
         raise MisconfigurationException(
             f"{type(scheduler).__name__} is not one of torch's schedulers, and how to step it is not known. "
             "Override lr_scheduler_step(self, scheduler, metric) in your module."
@@ -241,15 +234,8 @@ class LightningOptimizer:
 
 def gradients_of(optimizer: Optimizer) -> Iterator[Tensor]:
     """Every gradient that this optimizer would use."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if parameter.grad is not None:
-                yield parameter.grad
+    return (parameter.grad for parameter in parameters_of(optimizer) if parameter.grad is not None)
 
 
 def parameters_of(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def scheduler_names(configs: list[LRSchedulerConfig]) -> list[str]:
-    return [config.name or type(config.scheduler).__name__ for config in configs]
