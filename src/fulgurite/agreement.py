@@ -38,6 +38,11 @@ class Agreement:
         self._last_batch, self._last_time = 0, time.monotonic()
 
     @property
+    def own_signal(self) -> str | None:
+        """The name of the signal that has reached this process, for the others to hear of."""
+        return next((name for name, kind in _KINDS.items() if isinstance(self.run.trainer._signal, kind)), None)
+
+    @property
     def due(self) -> bool:
         done = self.run.progress
         return done.total_batch >= self.next_point or done.is_last_batch
@@ -47,10 +52,10 @@ class Agreement:
         run, now = self.run, time.monotonic()
         trainer, done = run.trainer, run.progress
         seconds = run.val_seconds
-        name = signal_name(trainer._signal)
+        name = self.own_signal
         mine: list[float] = [
             bool(trainer.should_stop),
-            _NAMES.index(name) if name in _NAMES else -1,
+            -1 if name is None else _NAMES.index(name),
             seconds is not None and now - run.validated_time >= seconds,
             run.train_results.has_shared_steps(),
             trainer._requeue_asked,
@@ -82,8 +87,3 @@ class Agreement:
             signal, self.signal, self.run.trainer._signal = self.signal, None, None
             self.run.trainer._agreed_to_end = True
             raise signal
-
-
-def signal_name(signal: BaseException | None) -> str | None:
-    """Its name among processes; None where there is none."""
-    return next((name for name, kind in _KINDS.items() if isinstance(signal, kind)), None)

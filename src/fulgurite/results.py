@@ -7,7 +7,7 @@ loggers when a row is due, the bar when it draws, callbacks when they look at `t
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from numbers import Number
 from pathlib import Path
@@ -25,15 +25,11 @@ if TYPE_CHECKING:
     from fulgurite.run import Run
 
 _HERE = str(Path(__file__).parent)
-_REDUCTIONS = {"mean": "mean", "avg": "mean", "sum": "sum", "min": "min", "max": "max"}
-_REDUCTIONS_BY_FUNCTION: dict[Callable[..., Any], str] = {
-    torch.mean: "mean",
-    torch.sum: "sum",
-    torch.min: "min",
-    torch.max: "max",
-    min: "min",
-    max: "max",
-    sum: "sum",
+_REDUCTIONS: dict[Any, str] = {
+    **dict.fromkeys(("mean", "avg", torch.mean), "mean"),
+    **dict.fromkeys(("sum", torch.sum, sum), "sum"),
+    **dict.fromkeys(("min", torch.min, min), "min"),
+    **dict.fromkeys(("max", torch.max, max), "max"),
 }
 
 
@@ -58,14 +54,9 @@ class Metrics:
 
     def restore(self, saved: Metrics) -> None:
         """Go back to a copy, keeping the dictionaries that others hold."""
-        for mine, theirs in (
-            (self.callback, saved.callback),
-            (self.logged, saved.logged),
-            (self.bar, saved.bar),
-            (self.sources, saved.sources),
-        ):
-            mine.clear()
-            mine.update(theirs)  # type: ignore[arg-type]  # pairs of equal type
+        for name, values in vars(saved).items():
+            getattr(self, name).clear()
+            getattr(self, name).update(values)
 
 
 class Options(NamedTuple):
@@ -81,45 +72,38 @@ class Options(NamedTuple):
     rank_zero_only: bool
 
 
+@dataclass(slots=True, eq=False)
 class Slot:
     """One logged name of one hook: its running value."""
 
-    __slots__ = (
-        "enable_graph",
-        "epoch_name",
-        "fresh",
-        "fx",
-        "last",
-        "loader",
-        "metric",
-        "name",
-        "options",
-        "raw",
-        "raw_name",
-        "step_name",
-        "total",
-        "weight",
-        "where",
-    )
+    fx: str
+    raw_name: str
+    loader: int | None
+    options: Options
+    raw: tuple[Any, ...]
+    where: str
+    enable_graph: bool = False
+    metric: Any = None  # an object with update, compute, reset: it keeps its own sums
+    name: str = field(init=False)
+    step_name: str = field(init=False)
+    epoch_name: str = field(init=False)
+    fresh: bool = field(init=False)
+    last: Tensor | None = field(init=False)
+    total: Tensor | None = field(init=False)
+    weight: int | float = field(init=False)
 
-    def __init__(
-        self, fx: str, name: str, loader: int | None, options: Options, raw: tuple[Any, ...], where: str
-    ) -> None:
-        suffix = f"/dataloader_idx_{loader}" if loader is not None and options.add_dataloader_idx else ""
-        forked = options.on_step and options.on_epoch
-        self.fx, self.raw_name, self.name = fx, name, name + suffix
-        self.step_name = f"{name}_step{suffix}" if forked else self.name
-        self.epoch_name = f"{name}_epoch{suffix}" if forked else self.name
-        self.loader, self.options, self.raw, self.where = loader, options, raw, where
-        self.enable_graph = False
-        self.metric: Any = None  # an object with update, compute, reset: it keeps its own sums
+    def __post_init__(self) -> None:
+        named, forked = self.options.add_dataloader_idx, self.options.on_step and self.options.on_epoch
+        suffix = f"/dataloader_idx_{self.loader}" if self.loader is not None and named else ""
+        self.name = self.raw_name + suffix
+        self.step_name = f"{self.raw_name}_step{suffix}" if forked else self.name
+        self.epoch_name = f"{self.raw_name}_epoch{suffix}" if forked else self.name
         self.clear()
 
     def clear(self) -> None:
         self.fresh = False
-        self.last: Tensor | None = None
-        self.total: Tensor | None = None
-        self.weight: int | float = 0
+        self.last = self.total = None
+        self.weight = 0
 
     def add(self, value: Tensor, weight: int | float) -> None:
         """Add to the running value of the epoch."""
@@ -141,16 +125,6 @@ class Slot:
         if self.total is None:
             return None
         return self.total / self.weight if self.options.reduce == "mean" else self.total
-
-    def state_dict(self) -> dict[str, Any]:
-        """As plain data and tensors; the metric object's own state is saved with the module's other metrics."""
-        return {
-            "options": tuple(self.options),
-            "last": self.last,
-            "total": self.total,
-            "weight": self.weight,
-            "fresh": self.fresh,
-        }
 
 
 class Results:
@@ -208,7 +182,6 @@ class Results:
     def _slot(self, name: str, value: Any, raw: tuple[Any, ...], known: Slot | None) -> Slot:
         """The slot of a call not seen before: arguments checked and defaults filled, once."""
         fx = self.run.fx
-        is_metric = not isinstance(value, Tensor) and all(hasattr(value, a) for a in ("update", "compute", "reset"))
         options = self._options(fx, name, value, raw)
         where = user_line()
         if known is not None:
@@ -226,7 +199,7 @@ class Results:
             return known
         slot = Slot(fx, name, self.loader, options, raw, where)
         slot.enable_graph = bool(raw[5])
-        if is_metric:
+        if not isinstance(value, Tensor) and all(hasattr(value, act) for act in ("update", "compute", "reset")):
             slot.metric = value
             if self.run.attribute_of(value) is None:
                 raise MisconfigurationException(
@@ -280,8 +253,8 @@ class Results:
                 f"self.log({name!r}, ..., on_step=True) inside {fx}: this hook runs once an epoch, there is no step "
                 "to log at. Leave on_step out, or set on_step=False, on_epoch=True."
             )
-        reduce = _REDUCTIONS.get(reduce_fx.lower()) if isinstance(reduce_fx, str) else None
-        reduce = reduce or (_REDUCTIONS_BY_FUNCTION.get(reduce_fx) if callable(reduce_fx) else None)
+        wanted = reduce_fx.lower() if isinstance(reduce_fx, str) else reduce_fx if callable(reduce_fx) else None
+        reduce = _REDUCTIONS.get(wanted)
         if reduce is None:
             raise MisconfigurationException(
                 f"self.log({name!r}, ..., reduce_fx={reduce_fx!r}): only 'mean', 'sum', 'min' and 'max' can be kept as "
@@ -362,34 +335,23 @@ class Results:
         """Bring the trainer's dictionaries up to this moment."""
         done = self.run.progress
         metrics, source = self.run.metrics, MetricSource(self.stage, done.total_batch)
+        values: list[tuple[Slot, str, Any, bool]] = []
         # once the epoch is closed, the last step's values do not cover what validation logged under the same name
         if not (self.training and done.epoch_closed and self.pulled_at == done.total_batch):
-            self._pull_steps(metrics, source)
+            values += [(s, s.step_name, s.last, self.training) for s in self._readable() if s.options.on_step]
         self.pulled_at = done.total_batch
-        for slot in self._readable():
-            options = slot.options
-            if options.on_epoch and self._epoch_is_over(slot):
-                value = self.value(slot)
-                if value is None:
-                    continue
-                metrics.callback[slot.name] = metrics.callback[slot.epoch_name] = value
-                metrics.sources[slot.name] = metrics.sources[slot.epoch_name] = source
-                if options.logger:
-                    metrics.logged[slot.epoch_name] = value
-                if options.prog_bar:
-                    metrics.bar[slot.epoch_name] = value
-
-    def _pull_steps(self, metrics: Metrics, source: MetricSource) -> None:
-        for slot in self._readable():
-            options = slot.options
-            if options.on_step and slot.last is not None:
-                if self.training:
-                    metrics.callback[slot.name] = metrics.callback[slot.step_name] = slot.last
-                    metrics.sources[slot.name] = metrics.sources[slot.step_name] = source
-                if options.logger:
-                    metrics.logged[slot.step_name] = slot.last
-                if options.prog_bar:
-                    metrics.bar[slot.step_name] = slot.last
+        over = [s for s in self._readable() if s.options.on_epoch and self._epoch_is_over(s)]
+        values += [(s, s.epoch_name, self.value(s), True) for s in over]
+        for slot, name, value, for_callbacks in values:
+            if value is None:
+                continue
+            if for_callbacks:
+                metrics.callback[slot.name] = metrics.callback[name] = value
+                metrics.sources[slot.name] = metrics.sources[name] = source
+            if slot.options.logger:
+                metrics.logged[name] = value
+            if slot.options.prog_bar:
+                metrics.bar[name] = value
 
     def publish_step(self) -> None:
         """After each training batch: a row for the loggers where one is due. Touches nothing otherwise."""
@@ -455,12 +417,14 @@ class Results:
 
     # a checkpoint in mid-epoch
     def state_dict(self) -> dict[str, Any]:
+        """As plain data and tensors; a metric object's own state is saved with the module's other metrics."""
         return {
             "slots": [
                 {
                     "key": key,
                     "metric": None if slot.metric is None else self.run.attribute_of(slot.metric),
-                    **slot.state_dict(),
+                    "options": tuple(slot.options),
+                    **{name: getattr(slot, name) for name in ("last", "total", "weight", "fresh")},
                 }
                 for key, slot in self.slots.items()
                 if slot.fresh
@@ -518,11 +482,11 @@ def as_number(value: Any) -> float:
 
 def as_numbers(values: dict[str, Any]) -> dict[str, float]:
     """All of a row at once: one copy per device instead of one wait per value."""
-    on_device = [(k, v) for k, v in values.items() if isinstance(v, Tensor) and v.is_cuda and v.numel() == 1]
-    numbers = {k: as_number(v) for k, v in values.items() if not (isinstance(v, Tensor) and v.is_cuda)}
+    on_device = {k: v for k, v in values.items() if isinstance(v, Tensor) and v.is_cuda and v.numel() == 1}
+    numbers: dict[str, float] = {}
     if on_device:
-        stacked = torch.stack([v.detach().reshape(()).double() for _, v in on_device]).tolist()
-        numbers.update(zip((k for k, _ in on_device), stacked, strict=True))
+        stacked = torch.stack([v.detach().reshape(()).double() for v in on_device.values()])
+        numbers = dict(zip(on_device, stacked.tolist(), strict=True))
     return {k: numbers[k] if k in numbers else as_number(v) for k, v in values.items()}
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
-from fulgurite.agreement import Agreement, signal_name
+from fulgurite.agreement import Agreement
 from fulgurite.callbacks.callback import Callback
 from fulgurite.core.datamodule import LightningDataModule
 from fulgurite.core.module import LightningModule
@@ -201,10 +201,6 @@ class Run:
         if not self.alone:
             cast(SharedResults, self.train_results).own_batches += part.mine > 0
         self.factor = 1.0 if part.mine * self.world_size == part.total else part.mine * self.world_size / part.total
-
-    def signal_name(self) -> str | None:
-        """The signal that has reached this process, for the others to hear of."""
-        return signal_name(self.trainer._signal)
 
     @property
     def idle(self) -> bool:

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fulgurite.results import Options, Results, Slot, as_numbers
+from fulgurite.results import NoResults, Options, Results, Slot, as_numbers
 from fulgurite.utilities.rank_zero import warn_once
-from fulgurite.utilities.tree import apply_to_collection
+from fulgurite.utilities.tree import apply_to_collection, recursive_detach
 
 Key = tuple[str, str, int | None]
 
@@ -76,12 +76,13 @@ class SharedResults(Results):
             )
             for i, (key, slot) in enumerate(mine.items())
         }
-        told = run.strategy.gather_of_shares((rows, self.own_batches, run.signal_name()))
-        all_rows: list[dict[Key, _Row]] = [rows for rows, _, _ in told]
-        run.agreement.hear([signal for _, _, signal in told])
+        told = run.strategy.gather_of_shares((rows, self.own_batches, run.agreement.own_signal))
+        all_rows: list[dict[Key, _Row]]
+        all_rows, batches, signals = map(list, zip(*told, strict=True))
+        run.agreement.hear(signals)
         run.agreement.raise_signal()
         keys = list(dict.fromkeys(key for rows in all_rows for key in rows))
-        self._check_keys(keys, all_rows, [batches for _, batches, _ in told])
+        self._check_keys(keys, all_rows, batches)
         metrics = {}
         for key in keys:
             row = next(rows[key] for rows in all_rows if key in rows)
@@ -184,11 +185,8 @@ class SharedResults(Results):
         self.own_batches = state.get("own_batches", 0)
 
 
-class SharedNoResults(SharedResults):
+class SharedNoResults(NoResults, SharedResults):
     """Of a barebones run: `self.log` does nothing; stops and signals are agreed on all the same."""
-
-    def log(self, name: str, value: Any, raw: tuple[Any, ...], batch_size: int | None, attribute: str | None) -> None:
-        return
 
 
 def _combined(reduce: str, found: list[tuple[float, float]]) -> float:
@@ -214,22 +212,16 @@ def _merged(metrics: list[Any], strategy: Any) -> Iterator[list[Any]]:
     """
     parts = [part for metric in metrics for part in _stateful_parts(metric)]
     before = [_state(part) for part in parts]
-    told = strategy.gather_of_shares(
-        [apply_to_collection(state, Tensor, lambda t: t.detach().cpu()) for state in before]
-    )
+    told = strategy.gather_of_shares(recursive_detach(before, to_cpu=True))
     foreign = [copy.deepcopy(metric) if not _stateful_parts(metric) else None for metric in metrics]
-    switches = []
+    switches = [(part, part._to_sync) for metric in metrics for part in _parts(metric) if hasattr(part, "_to_sync")]
     try:
-        for i, part in enumerate(parts):
-            device = strategy.root_device
-            for name, value in merged_states(part, [states[i] for states in told]).items():
-                setattr(part, name, apply_to_collection(value, Tensor, lambda t: t.to(device)))  # noqa: B023  used at once
+        for part, *states in zip(parts, *told, strict=True):
+            for name, value in merged_states(part, states).items():
+                setattr(part, name, apply_to_collection(value, Tensor, Tensor.to, strategy.root_device))
             part._computed = None
-        for metric in metrics:
-            for part in metric.modules() if hasattr(metric, "modules") else ():
-                if hasattr(part, "_to_sync"):
-                    switches.append((part, part._to_sync))
-                    part._to_sync = False
+        for part, _ in switches:
+            part._to_sync = False
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*``compute`` method of metric.*before the ``update``")
             values = [
@@ -246,11 +238,12 @@ def _merged(metrics: list[Any], strategy: Any) -> Iterator[list[Any]]:
     yield values
 
 
+def _parts(metric: Any) -> list[Any]:
+    return list(metric.modules()) if hasattr(metric, "modules") else [metric]
+
+
 def _stateful_parts(metric: Any) -> list[Any]:
-    parts = metric.modules() if hasattr(metric, "modules") else [metric]
-    return [
-        part for part in parts if isinstance(getattr(part, "_defaults", None), dict) and hasattr(part, "_reductions")
-    ]
+    return [p for p in _parts(metric) if isinstance(getattr(p, "_defaults", None), dict) and hasattr(p, "_reductions")]
 
 
 def _state(part: Any) -> dict[str, Any]:
@@ -263,15 +256,14 @@ def merged_states(part: Any, states: list[dict[str, Any]]) -> dict[str, Any]:
     merged: dict[str, Any] = {"_update_count": sum(state["_update_count"] for state in states)}
     for name, reduction in part._reductions.items():
         values = [state[name] for state in states]
+        joins = getattr(reduction, "__name__", "") == "dim_zero_cat"
         if isinstance(values[0], list):
             joined = [item for value in values for item in value]
-            own = reduction is not None and getattr(reduction, "__name__", "") != "dim_zero_cat"
-            merged[name] = reduction(joined) if own and joined else joined
+            merged[name] = joined if joins or reduction is None or not joined else reduction(joined)
         elif reduction is None:
             merged[name] = torch.stack(values) if len(values) > 1 else values[0]
         else:
-            dim_zero_cat = getattr(reduction, "__name__", "") == "dim_zero_cat"
-            merged[name] = torch.cat(values) if dim_zero_cat else reduction(torch.stack(values))
+            merged[name] = torch.cat(values) if joins else reduction(torch.stack(values))
     return merged
 
 
