@@ -41,7 +41,11 @@ STAGES = {
     "test": RunningStage.TESTING,
     "predict": RunningStage.PREDICTING,
 }
-_LOADERS = {"train": "train", "validation": "val", "test": "test", "predict": "predict"}
+
+
+def loader_hook(stage: str) -> str:
+    """The name of the hook that gives the loaders of a stage."""
+    return f"{STAGES[stage].dataloader_prefix}_dataloader"
 
 
 class Run:
@@ -110,20 +114,15 @@ class Run:
         self.transfer = own_transfer(self)
         training_step = self._profiled("training_step", self.strategy.step("training_step"))
         self.training_step = self._taking_batch_idx(training_step)
-        if not self.alone:
-            self.training_step = self._among_others(self.training_step)
-        self.as_output = self._first_output
-        self.zero_grad = self._method("optimizer_zero_grad")
         self.backward = self._method("backward")
         if not self.alone:
+            self.training_step = self._among_others(self.training_step)
             self.backward = self._counting_samples(self.backward)
+        self.as_output = self._first_output
+        self.zero_grad = self._method("optimizer_zero_grad")
         self.optimizer_step = module.optimizer_step  # not a place of its own: training_step logs inside it
         self.lr_scheduler_step = self._method("lr_scheduler_step")
-        self.own_clipping = (
-            for_module(self, "configure_gradient_clipping")
-            if overrides(module, "configure_gradient_clipping", LightningModule)
-            else None
-        )
+        self.own_clipping = self._own("configure_gradient_clipping")
         self.plain_step = (
             not overrides(module, "optimizer_step", LightningModule)
             and self.precision.scaler is None
@@ -169,11 +168,15 @@ class Run:
     def _put_together(self) -> None:
         cast(SharedResults, self.train_results).put_values_together()
 
+    def _own(self, name: str) -> Callable[..., Any] | None:
+        """The module's method where it is the user's own: `self.log` inside knows its name."""
+        return for_module(self, name) if overrides(self.module, name, LightningModule) else None
+
     def _method(self, name: str) -> Callable[..., Any]:
-        """The module's method; where it is the user's own, `self.log` inside knows its name."""
-        if overrides(self.module, name, LightningModule) or self.profiler is not None:
+        """The module's method, whoever has defined it."""
+        if self.profiler is not None:
             return for_module(self, name)
-        return getattr(self.module, name)  # type: ignore[no-any-return]  # methods are callables
+        return self._own(name) or getattr(self.module, name)  # type: ignore[no-any-return]  # methods are callables
 
     def _profiled(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         return profiled(self, f"[Strategy]{type(self.strategy).__name__}.{name}", method)
@@ -269,7 +272,7 @@ class Run:
         datamodule = self.trainer.datamodule
         if datamodule is not None and overrides(datamodule, name, LightningDataModule):
             return getattr(datamodule, name)  # type: ignore[no-any-return]  # hooks are callables
-        return for_module(self, name) if overrides(self.module, name, LightningModule) else None
+        return self._own(name)
 
     # loaders
     def has_loader(self, stage: str) -> bool:
@@ -277,15 +280,13 @@ class Run:
 
     def load(self, stage: str) -> Any:
         """Ask the stage's source for its loaders, as the hook it is."""
-        before, self.fx = self.fx, f"{_LOADERS[stage]}_dataloader"
+        before, self.fx = self.fx, loader_hook(stage)
         try:
             loaders = self.sources[stage]()
         finally:
             self.fx = before
         if loaders is None:
-            raise TypeError(
-                f"{_LOADERS[stage]}_dataloader returned None. Return a DataLoader or any iterable of batches."
-            )
+            raise TypeError(f"{loader_hook(stage)} returned None. Return a DataLoader or any iterable of batches.")
         return loaders
 
     def evaluation_loaders(self) -> int:
@@ -658,8 +659,8 @@ class Run:
         try:
             yield
         finally:
-            if overrides(self.module, f"on_{stage}_model_train", LightningModule):
-                for_module(self, f"on_{stage}_model_train")()
+            if (own := self._own(f"on_{stage}_model_train")) is not None:
+                own()
             else:
                 for module, training in modes:
                     module.training = training

@@ -7,10 +7,10 @@ import copy
 import math
 import os
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ from fulgurite.machine.signals import handled
 from fulgurite.machine.strategy import Strategy, TorchCheckpointIO
 from fulgurite.progress import Progress
 from fulgurite.results import Metrics, MetricSource, Results, as_number
-from fulgurite.run import Run
+from fulgurite.run import STAGES, Run, loader_hook
 from fulgurite.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
 from fulgurite.tables import results_table
 from fulgurite.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -60,25 +60,24 @@ if TYPE_CHECKING:
     from fulgurite.profilers.profiler import Profiler
     from fulgurite.tuner.tuning import Tuner
 
+T = TypeVar("T")
 __all__ = ["Trainer", "seed_everything"]
 __path__: list[str] = []  # Lightning has modules below it, such as trainer.states, which compat's table finds
-_STAGE_OF = {
-    TrainerFn.FITTING: ("train", RunningStage.TRAINING),
-    TrainerFn.VALIDATING: ("validation", RunningStage.VALIDATING),
-    TrainerFn.TESTING: ("test", RunningStage.TESTING),
-    TrainerFn.PREDICTING: ("predict", RunningStage.PREDICTING),
-}
-_LOADER_HOOKS = {
-    "train": "train_dataloader",
-    "validation": "val_dataloader",
-    "test": "test_dataloader",
-    "predict": "predict_dataloader",
-}
+_STAGE_OF = dict(zip(TrainerFn, STAGES, strict=True))  # fit: train, validate: validation, and so on
 _HERE = str(Path(__file__).parent)
 _NEEDED = {
     "training_step": "For example: def training_step(self, batch, batch_idx): return self.compute_loss(batch)",
     "configure_optimizers": "For example: def configure_optimizers(self): return torch.optim.Adam(self.parameters())",
 }
+
+
+def _view(read: Callable[[Trainer], T], doc: str) -> T:
+    """A property of the trainer that only shows something."""
+    return property(read, doc=doc)  # type: ignore[return-value]  # what an instance shows
+
+
+def _during(stage: RunningStage, doc: str) -> bool:
+    return _view(lambda t: t.state.stage == stage, doc)
 
 
 class Trainer(OldMembers):
@@ -210,8 +209,11 @@ class Trainer(OldMembers):
         self.gradient_clip_val, self.gradient_clip_algorithm = gradient_clip_val, gradient_clip_algorithm
         self.inference_mode, self.barebones = inference_mode, barebones
         self._detect_anomaly = detect_anomaly
-        self._deterministic, self._benchmark = deterministic, benchmark
-        self._set_deterministic()
+        if deterministic:
+            torch.use_deterministic_algorithms(True, warn_only=deterministic == "warn")
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        if benchmark is not None or deterministic:
+            torch.backends.cudnn.benchmark = bool(benchmark)
 
         # who watches
         self._loggers: list[Logger] = loggers_of(flags.logger, self.default_root_dir, bool(fast_dev_run))
@@ -301,9 +303,7 @@ class Trainer(OldMembers):
         """
         if self.strategy.launcher is not None:
             return self.strategy.launcher.launch("validate", locals())  # type: ignore[no-any-return]  # as below
-        return self._evaluate(
-            TrainerFn.VALIDATING, model, dataloaders, ckpt_path, verbose, datamodule, weights_only
-        ).outputs
+        return self._evaluate(TrainerFn.VALIDATING, model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
 
     @renamed_arguments(test_dataloaders="dataloaders")
     def test(
@@ -318,9 +318,7 @@ class Trainer(OldMembers):
         """One pass over the test data; the logged metrics, a dictionary for each loader. As `validate` otherwise."""
         if self.strategy.launcher is not None:
             return self.strategy.launcher.launch("test", locals())  # type: ignore[no-any-return]  # as below
-        return self._evaluate(
-            TrainerFn.TESTING, model, dataloaders, ckpt_path, verbose, datamodule, weights_only
-        ).outputs
+        return self._evaluate(TrainerFn.TESTING, model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
 
     def predict(
         self,
@@ -358,17 +356,17 @@ class Trainer(OldMembers):
         verbose: bool,
         datamodule: LightningDataModule | None,
         weights_only: bool | None,
-    ) -> Results:
-        stage, _ = _STAGE_OF[fn]
+    ) -> list[dict[str, float]]:
+        stage = _STAGE_OF[fn]
         if isinstance(dataloaders, LightningDataModule):
             datamodule, dataloaders = dataloaders, None
         with self._running(fn, model, {stage: dataloaders}, datamodule, ckpt_path, weights_only) as run:
-            results = run.eval_results[stage] = run.results_class(run, _STAGE_OF[fn][1].value)
+            results = run.eval_results[stage] = run.results_class(run, STAGES[stage].value)
             if run.data.open_evaluation(stage):
                 loop.evaluate(run, stage, math.inf)
         if verbose and self.is_global_zero and results.outputs:
-            print(results_table(results.outputs, _STAGE_OF[fn][1].value))
-        return results
+            print(results_table(results.outputs, STAGES[stage].value))
+        return results.outputs
 
     def tune(self, model: LightningModule, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """What `auto_lr_find=True` asks for, before `fit`; of the 1.x era: write `Tuner(trainer).lr_find(model)`."""
@@ -409,10 +407,8 @@ class Trainer(OldMembers):
             train = train.train_dataloader()
         elif train is None and overrides(model, "train_dataloader", LightningModule):
             train = model.train_dataloader()
-        flags = {
-            name: getattr(self, name)
-            for name in ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
-        }
+        names = ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
+        flags = {name: getattr(self, name) for name in names}
         return check_parity(type(self), model, train, val, devices, max_steps, self.precision, tolerance, flags)
 
     def explain(
@@ -501,7 +497,9 @@ class Trainer(OldMembers):
         self._limits.update(self._run.data.limits if self._run is not None else {})
         self._run = run
         try:
-            with handled(self), self.strategy.supervised(self), self._settings(fn):
+            with handled(self), self.strategy.supervised(self), contextlib.ExitStack() as settings:
+                if self._detect_anomaly and fn == TrainerFn.FITTING:
+                    settings.enter_context(torch.autograd.set_detect_anomaly(True))
                 self._set_up(run, fn, ckpt_path, weights_only)
                 yield run
                 if not run.alone:
@@ -543,8 +541,7 @@ class Trainer(OldMembers):
             self.should_stop = False
             self.optimizers, self.lr_scheduler_configs = [], []
             self.progress.reopen_epoch()
-        self.state.fn, self.state.status = fn, TrainerStatus.RUNNING
-        self.state.stage = _STAGE_OF[fn][1]
+        self.state.fn, self.state.status, self.state.stage = fn, TrainerStatus.RUNNING, STAGES[_STAGE_OF[fn]]
         module.trainer = self
         if datamodule is not None:
             datamodule.trainer = self
@@ -553,9 +550,9 @@ class Trainer(OldMembers):
 
     def _find_source(self, stage: str, loaders: Any) -> Any:
         """A function that gives the loaders of a stage, or None where nobody defines them."""
-        hook = _LOADER_HOOKS[stage]
         if loaders is not None:
             return lambda: loaders
+        hook = loader_hook(stage)
         for owner, base in ((self.datamodule, LightningDataModule), (self._module, LightningModule)):
             if owner is not None and overrides(owner, hook, base):
                 return getattr(owner, hook)
@@ -640,7 +637,7 @@ class Trainer(OldMembers):
             return overrides(module, name, LightningModule)
 
         name = type(module).__qualname__
-        stage, _ = _STAGE_OF[fn]
+        stage = _STAGE_OF[fn]
         if fn == TrainerFn.FITTING:
             for needed in ("training_step", "configure_optimizers"):
                 if not has(needed):
@@ -658,10 +655,10 @@ class Trainer(OldMembers):
         elif not has(f"{stage}_step"):
             raise MisconfigurationException(f"{name} does not define {stage}_step, which {fn} needs.")
         if self._source_of(stage) is None:
-            hook = _LOADER_HOOKS[stage]
             argument = "train_dataloaders" if stage == "train" else "dataloaders"
             raise MisconfigurationException(
-                f"Trainer.{fn}() has no data. Pass {argument}=..., datamodule=..., or define {hook} in {name}."
+                f"Trainer.{fn}() has no data. Pass {argument}=..., datamodule=..., or define {loader_hook(stage)} in "
+                f"{name}."
             )
 
     def _check_optimization(self, module: LightningModule) -> None:
@@ -704,9 +701,8 @@ class Trainer(OldMembers):
         if not self.enable_autolog_hparams or not self.loggers:
             return
         hparams: dict[str, Any] = {}
-        for owner in (run.module, self.datamodule):
-            if owner is None or not getattr(owner, "_log_hyperparams", False):
-                continue
+        owners = [o for o in (run.module, self.datamodule) if o is not None and getattr(o, "_log_hyperparams", False)]
+        for owner in owners:
             initial = dict(owner.hparams_initial)
             clash = [k for k in initial if k in hparams and hparams[k] is not initial[k] and hparams[k] != initial[k]]
             if clash:
@@ -715,27 +711,11 @@ class Trainer(OldMembers):
                     "different values. Rename them, or save_hyperparameters(logger=False) in one of the two."
                 )
             hparams.update(initial)
-        logged = any(getattr(o, "_log_hyperparams", False) for o in (run.module, self.datamodule) if o is not None)
         for logger in self.loggers:
-            if logged:
+            if owners:
                 logger.log_hyperparams(hparams)
             logger.log_graph(run.module)
             logger.save()
-
-    @contextlib.contextmanager
-    def _settings(self, fn: TrainerFn) -> Iterator[None]:
-        if self._detect_anomaly and fn == TrainerFn.FITTING:
-            with torch.autograd.set_detect_anomaly(True):
-                yield
-        else:
-            yield
-
-    def _set_deterministic(self) -> None:
-        if self._deterministic:
-            torch.use_deterministic_algorithms(True, warn_only=self._deterministic == "warn")
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        if self._benchmark is not None or self._deterministic:
-            torch.backends.cudnn.benchmark = bool(self._benchmark)
 
     def _tear_down(self, run: Run, fn: TrainerFn) -> None:
         if fn == TrainerFn.FITTING:
@@ -827,39 +807,16 @@ class Trainer(OldMembers):
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         """Print once, not once a process, and without disturbing the progress bar."""
-        if not self.is_global_zero:
-            return
-        bar = self.progress_bar_callback
-        if bar is not None:
-            bar.print(*args, **kwargs)
-        else:
-            print(*args, **kwargs)
+        if self.is_global_zero:
+            bar = self.progress_bar_callback
+            (print if bar is None else bar.print)(*args, **kwargs)
 
     # what happens now
-    @property
-    def training(self) -> bool:
-        """Whether a training batch may be running."""
-        return self.state.stage == RunningStage.TRAINING
-
-    @property
-    def validating(self) -> bool:
-        """Whether validation runs, within fit or by itself."""
-        return self.state.stage == RunningStage.VALIDATING
-
-    @property
-    def testing(self) -> bool:
-        """Whether testing runs."""
-        return self.state.stage == RunningStage.TESTING
-
-    @property
-    def predicting(self) -> bool:
-        """Whether prediction runs."""
-        return self.state.stage == RunningStage.PREDICTING
-
-    @property
-    def sanity_checking(self) -> bool:
-        """Whether the validation batches ahead of training run."""
-        return self.state.stage == RunningStage.SANITY_CHECKING
+    training = _during(RunningStage.TRAINING, "Whether a training batch may be running.")
+    validating = _during(RunningStage.VALIDATING, "Whether validation runs, within fit or by itself.")
+    testing = _during(RunningStage.TESTING, "Whether testing runs.")
+    predicting = _during(RunningStage.PREDICTING, "Whether prediction runs.")
+    sanity_checking = _during(RunningStage.SANITY_CHECKING, "Whether the validation batches ahead of training run.")
 
     @property
     def evaluating(self) -> bool:
@@ -872,15 +829,8 @@ class Trainer(OldMembers):
         return self.state.status == TrainerStatus.INTERRUPTED
 
     # counters
-    @property
-    def current_epoch(self) -> int:
-        """Epochs finished."""
-        return self.progress.epoch
-
-    @property
-    def global_step(self) -> int:
-        """Optimizer steps taken, of all optimizers together."""
-        return self.progress.global_step
+    current_epoch = _view(lambda t: t.progress.epoch, "Epochs finished.")
+    global_step = _view(lambda t: t.progress.global_step, "Optimizer steps taken, of all optimizers together.")
 
     @property
     def batches_that_stepped(self) -> int:
@@ -918,29 +868,18 @@ class Trainer(OldMembers):
     @property
     def num_sanity_val_batches(self) -> list[int | float]:
         """Batches of each validation loader that the sanity check uses."""
-        wanted = self.num_sanity_val_steps
-        return [n if wanted == math.inf else min(n, wanted) for n in self.num_val_batches]
+        return [min(n, self.num_sanity_val_steps) for n in self.num_val_batches]
 
-    @property
-    def num_val_batches(self) -> list[int | float]:
-        """Validation batches, for each loader."""
-        return self._limits_of("validation")
-
-    @property
-    def num_test_batches(self) -> list[int | float]:
-        """Test batches, for each loader."""
-        return self._limits_of("test")
-
-    @property
-    def num_predict_batches(self) -> list[int | float]:
-        """Batches to predict, for each loader."""
-        return self._limits_of("predict")
+    num_val_batches = _view(lambda t: t._limits_of("validation"), "Validation batches, for each loader.")
+    num_test_batches = _view(lambda t: t._limits_of("test"), "Test batches, for each loader.")
+    num_predict_batches = _view(lambda t: t._limits_of("predict"), "Batches to predict, for each loader.")
 
     @property
     def estimated_stepping_batches(self) -> int | float:
         """Optimizer steps that this fit will take; inf when that cannot be known. Loads the training loader."""
+        most = math.inf if self.max_steps == -1 else self.max_steps
         if self.max_epochs == -1:
-            return math.inf if self.max_steps == -1 else self.max_steps
+            return most
         run = self._run
         if run is None or not run.training:
             raise MisconfigurationException("estimated_stepping_batches is known while fit runs.")
@@ -948,9 +887,8 @@ class Trainer(OldMembers):
             run.data.open_train()
         batches = run.data.train_batches_count
         if batches == math.inf:
-            return self.max_steps if self.max_steps != -1 else math.inf
-        steps = math.ceil(batches / self.accumulate_grad_batches) * max(self.max_epochs, 1)
-        return min(self.max_steps, steps) if self.max_steps != -1 else steps
+            return most
+        return min(most, math.ceil(batches / self.accumulate_grad_batches) * max(self.max_epochs, 1))
 
     # metrics
     def _current(self) -> Metrics:
@@ -958,15 +896,8 @@ class Trainer(OldMembers):
             self._results.pull()
         return self._metrics
 
-    @property
-    def callback_metrics(self) -> dict[str, Any]:
-        """What callbacks may monitor: every logged value by name."""
-        return self._current().callback
-
-    @property
-    def logged_metrics(self) -> dict[str, Any]:
-        """What was, or will next be, written to the loggers."""
-        return self._current().logged
+    callback_metrics = _view(lambda t: t._current().callback, "What callbacks may monitor: every logged value by name.")
+    logged_metrics = _view(lambda t: t._current().logged, "What was, or will next be, written to the loggers.")
 
     @property
     def progress_bar_metrics(self) -> dict[str, float]:
@@ -1001,25 +932,10 @@ class Trainer(OldMembers):
     def _loaders_of(self, stage: str) -> Any:
         return self._run.data.given.get(stage) if self._run is not None else None
 
-    @property
-    def train_dataloader(self) -> Any:
-        """The training loader, as it was given."""
-        return self._loaders_of("train")
-
-    @property
-    def val_dataloaders(self) -> Any:
-        """The validation loaders, as they were given."""
-        return self._loaders_of("validation")
-
-    @property
-    def test_dataloaders(self) -> Any:
-        """The test loaders, as they were given."""
-        return self._loaders_of("test")
-
-    @property
-    def predict_dataloaders(self) -> Any:
-        """The loaders to predict, as they were given."""
-        return self._loaders_of("predict")
+    train_dataloader = _view(lambda t: t._loaders_of("train"), "The training loader, as it was given.")
+    val_dataloaders = _view(lambda t: t._loaders_of("validation"), "The validation loaders, as they were given.")
+    test_dataloaders = _view(lambda t: t._loaders_of("test"), "The test loaders, as they were given.")
+    predict_dataloaders = _view(lambda t: t._loaders_of("predict"), "The loaders to predict, as they were given.")
 
     @property
     def loggers(self) -> list[Logger]:
@@ -1076,36 +992,14 @@ class Trainer(OldMembers):
 
         return next((callback for callback in self.callbacks if isinstance(callback, ProgressBar)), None)
 
-    @property
-    def precision(self) -> str:
-        """The precision's full name."""
-        return self.precision_plugin.precision
-
-    @property
-    def scaler(self) -> Any:
-        """The gradient scaler of "16-mixed", else None."""
-        return self.precision_plugin.scaler
+    precision = _view(lambda t: t.precision_plugin.precision, "The precision's full name.")
+    scaler = _view(lambda t: t.precision_plugin.scaler, 'The gradient scaler of "16-mixed", else None.')
 
     # processes
-    @property
-    def world_size(self) -> int:
-        """Number of processes in all."""
-        return self.strategy.world_size
-
-    @property
-    def global_rank(self) -> int:
-        """The number of this process among all."""
-        return self.strategy.global_rank
-
-    @property
-    def local_rank(self) -> int:
-        """The number of this process on its machine."""
-        return self.strategy.local_rank
-
-    @property
-    def node_rank(self) -> int:
-        """The number of this machine."""
-        return self.strategy.node_rank
+    world_size = _view(lambda t: t.strategy.world_size, "Number of processes in all.")
+    global_rank = _view(lambda t: t.strategy.global_rank, "The number of this process among all.")
+    local_rank = _view(lambda t: t.strategy.local_rank, "The number of this process on its machine.")
+    node_rank = _view(lambda t: t.strategy.node_rank, "The number of this machine.")
 
     @property
     def is_global_zero(self) -> bool:
@@ -1118,10 +1012,7 @@ class Trainer(OldMembers):
         devices = self.strategy.parallel_devices or [self.strategy.root_device]
         return [i if device.index is None else device.index for i, device in enumerate(devices)]
 
-    @property
-    def num_devices(self) -> int:
-        """Devices of this machine in use."""
-        return self.strategy.num_processes
+    num_devices = _view(lambda t: t.strategy.num_processes, "Devices of this machine in use.")
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, int] | None:
