@@ -346,11 +346,12 @@ def checkpoint_path(trainer: Trainer, fn: TrainerFn, given: str | Path | None, m
     on_slurm = fn == TrainerFn.FITTING and isinstance(trainer._environment, SLURMEnvironment)
     if on_slurm and (requeued := hpc_checkpoints(trainer.default_root_dir)):
         return requeued[-1]  # this job has run before: it goes on from there, whatever the script was started with
-    best = next((cb for cb in trainer.checkpoint_callbacks if getattr(cb, "best_model_path", None) is not None), None)
+    best_paths = (getattr(callback, "best_model_path", None) for callback in trainer.checkpoint_callbacks)
+    best = next((path for path in best_paths if path is not None), None)
     if given is None:
         if fn == TrainerFn.FITTING or model_given:
             return None
-        if best is None or not best.best_model_path:  # type: ignore[attr-defined]  # found by that attribute
+        if not best:
             rank_zero_warn(
                 f"Trainer.{fn}() without a model uses the last model's weights as they are: no checkpoint callback has "
                 "saved a best one. Pass the model to silence this."
@@ -368,10 +369,9 @@ def checkpoint_path(trainer: Trainer, fn: TrainerFn, given: str | Path | None, m
             raise ValueError(
                 f"Trainer.{fn}(ckpt_path='best') needs a ModelCheckpoint among the trainer's callbacks; there is none."
             )
-        path = best.best_model_path  # type: ignore[attr-defined]  # found by that attribute
-        if not path:
+        if not best:
             raise ValueError(f"Trainer.{fn}(ckpt_path='best'): no checkpoint was saved yet. Fit first, or pass a path.")
-        return str(path)
+        return str(best)
     if given == "last":
         return _last(trainer)
     if given == "hpc":

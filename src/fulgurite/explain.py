@@ -103,9 +103,10 @@ class Page:
                 out += ["", "", *lines] if lines else []
         return out[2:]
 
-    def block(self, body: list[ast.stmt], after: int, shift: int) -> list[str]:
+    def block(self, body: list[ast.stmt], shift: int) -> list[str]:
         """The statements of a block; comments between them go with the one that follows."""
         out: list[str] = []
+        after = body[0].lineno - 1 if body else 0
         apart = False  # a blank line stood before something left out
         for statement in body:
             between = self.lines[after : statement.lineno - 1]
@@ -125,9 +126,9 @@ class Page:
         if isinstance(statement, ast.If):
             return self.branch(statement, shift)
         if isinstance(statement, ast.With) and self.is_idle(statement):
-            return self.block(statement.body, statement.body[0].lineno - 1, shift + _INDENT)
+            return self.block(statement.body, shift + _INDENT)
         if isinstance(statement, (ast.For, ast.While, ast.With, ast.FunctionDef)):
-            body = self.block(statement.body, statement.body[0].lineno - 1, shift)
+            body = self.block(statement.body, shift)
             name = _hooks_of(statement)
             if not body or (name is not None and not self.settled.hooks[name]):
                 return []
@@ -141,15 +142,12 @@ class Page:
 
     def branch(self, statement: ast.If, shift: int) -> list[str]:
         holds = self.settled.truth(statement.test)
-        first = statement.body[0].lineno - 1
         if holds is not None:
-            taken = statement.body if holds else statement.orelse
-            return self.block(taken, taken[0].lineno - 1, shift + _INDENT) if taken else []
-        body = self.block(statement.body, first, shift)
-        other = self.block(statement.orelse, statement.orelse[0].lineno - 1, shift) if statement.orelse else []
+            return self.block(statement.body if holds else statement.orelse, shift + _INDENT)
+        body, other = self.block(statement.body, shift), self.block(statement.orelse, shift)
         if not body and not other:
             return []
-        header = self.source(statement.lineno, first, shift)
+        header = self.source(statement.lineno, statement.body[0].lineno - 1, shift)
         pad = " " * (statement.col_offset - shift)
         return header + (body or [f"{pad}    pass"]) + ([f"{pad}else:", *other] if other else [])
 

@@ -128,15 +128,16 @@ def _scheduler_config(
             f"the scheduler dictionary has keys that nobody reads: {', '.join(sorted(unknown))}. "
             f"Known are {', '.join(sorted(_SCHEDULER_KEYS))}."
         )
-    interval = entry.get("interval", "epoch")
+    config = LRSchedulerConfig(**{key: value for key, value in entry.items() if key in _SCHEDULER_KEYS})
+    interval, frequency = config.interval, config.frequency
     if interval not in ("step", "epoch"):
         raise MisconfigurationException(f"a scheduler's interval is 'step' or 'epoch', not {interval!r}.")
-    frequency = entry.get("frequency", 1)
     if isinstance(frequency, bool) or not isinstance(frequency, int) or frequency < 1:
         raise MisconfigurationException(f"a scheduler's frequency is a whole number of 1 or more, not {frequency!r}.")
-    plateau = entry.get("reduce_on_plateau", isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau))
-    monitor = entry.get("monitor") or monitor
-    if plateau and monitor is None:
+    is_plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
+    config.reduce_on_plateau = bool(entry.get("reduce_on_plateau", is_plateau))
+    config.monitor = config.monitor or monitor
+    if config.reduce_on_plateau and config.monitor is None:
         raise MisconfigurationException(
             "ReduceLROnPlateau needs the name of a logged metric: return {'optimizer': optimizer, 'lr_scheduler': "
             "{'scheduler': scheduler, 'monitor': 'val_loss'}} from configure_optimizers."
@@ -152,15 +153,7 @@ def _scheduler_config(
             f"{type(scheduler).__name__} was built for an optimizer that configure_optimizers does not return, so it "
             "would change no learning rate. Build it with the optimizer you return."
         )
-    return LRSchedulerConfig(
-        scheduler=scheduler,
-        name=entry.get("name"),
-        interval=interval,
-        frequency=frequency,
-        reduce_on_plateau=bool(plateau),
-        monitor=monitor,
-        strict=entry.get("strict", True),
-    )
+    return config
 
 
 def _check_protocol(module: LightningModule, scheduler: Any) -> None:

@@ -444,18 +444,14 @@ class Trainer(OldMembers):
         before = module._trainer, datamodule.trainer if datamodule is not None else None
         try:
             with isolate_rng():
-                beside._attach(TrainerFn.FITTING, module, given, datamodule)
-                run = beside._run = Run(beside, module, {s: beside._source_of(s) for s in given}, loop.before_step)
+                run = beside._run = beside._attach(TrainerFn.FITTING, module, given, datamodule)
                 beside._attach_module_callbacks(run)
                 beside._check(TrainerFn.FITTING)
                 beside._prepare_data()
                 if datamodule is not None:
                     datamodule.setup(stage=TrainerFn.FITTING)
                 module.setup(stage=TrainerFn.FITTING)
-                with beside.init_module():
-                    module.configure_model()
-                beside.precision_plugin.convert_module(module)
-                beside.strategy.setup(module)
+                beside._set_up_model(run)
                 run.configure_optimizers()
                 run.resolve_training()
                 run.sanity_batches = beside.num_sanity_val_steps if beside.enable_validation else 0
@@ -491,8 +487,7 @@ class Trainer(OldMembers):
         """Everything around the loop: setting up, signals, exceptions, tearing down."""
         module = self._module_of(fn, model)
         ckpt_path = checkpoint_path(self, fn, ckpt_path, model_given=model is not None)
-        self._attach(fn, module, given, datamodule)
-        run = Run(self, module, {s: self._source_of(s) for s in given}, loop.before_step)
+        run = self._attach(fn, module, given, datamodule)
         self._train_batches = self.num_training_batches  # of the calls before, for whoever asks later
         self._limits.update(self._run.data.limits if self._run is not None else {})
         self._run = run
@@ -530,7 +525,8 @@ class Trainer(OldMembers):
 
     def _attach(
         self, fn: TrainerFn, module: LightningModule, given: dict[str, Any], datamodule: LightningDataModule | None
-    ) -> None:
+    ) -> Run:
+        """Make module, data and trainer known to one another; what this call needs of them."""
         if datamodule is not None and any(loaders is not None for loaders in given.values()):
             raise MisconfigurationException(
                 f"Trainer.{fn}() was given both loaders and a data module. Pass one of the two."
@@ -547,6 +543,7 @@ class Trainer(OldMembers):
             datamodule.trainer = self
         for stage, loaders in given.items():
             self._sources[stage] = self._find_source(stage, loaders)
+        return Run(self, module, {stage: self._sources[stage] for stage in given}, loop.before_step)
 
     def _find_source(self, stage: str, loaders: Any) -> Any:
         """A function that gives the loaders of a stage, or None where nobody defines them."""
@@ -562,7 +559,7 @@ class Trainer(OldMembers):
         return self._sources.get(stage)
 
     def _set_up(self, run: Run, fn: TrainerFn, ckpt_path: str | Path | None, weights_only: bool | None) -> None:
-        module, stage, fitting = run.module, fn.value, fn == TrainerFn.FITTING
+        stage = fn.value
         self._attach_module_callbacks(run)
         self._old = adapt(run)
         self._check(fn)
@@ -574,10 +571,7 @@ class Trainer(OldMembers):
         if self.datamodule is not None:
             self.datamodule.setup(stage=stage)
         self._call(run, "setup", stage=stage)
-        with self.init_module():
-            for_module(run, "configure_model")()
-        self.precision_plugin.convert_module(module)
-        self.strategy.setup(module)
+        self._set_up_model(run)
         checkpoint = None
         if ckpt_path is not None:
             self._ckpt_path = ckpt_path
@@ -586,13 +580,19 @@ class Trainer(OldMembers):
             checkpoints.load_weights(run, checkpoint)
             checkpoints.load_callbacks(run, checkpoint)
         self._metrics.restore(Metrics())
-        if fitting:
+        if fn == TrainerFn.FITTING:
             self._set_up_fit(run, checkpoint)
         else:
             run.progress = Progress(**self.progress.state_dict())
             run.progress.eval_batches = {}
             run.transfer = own_transfer(run)
             self._log_hparams(run)
+
+    def _set_up_model(self, run: Run) -> None:
+        with self.init_module():
+            for_module(run, "configure_model")()
+        self.precision_plugin.convert_module(run.module)
+        self.strategy.setup(run.module)
 
     def _set_up_fit(self, run: Run, checkpoint: dict[str, Any] | None) -> None:
         before, run.fx = run.fx, "configure_optimizers"
