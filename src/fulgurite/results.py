@@ -20,6 +20,7 @@ from fulgurite.hooks import TABLE
 from fulgurite.utilities.data import extract_batch_size, first_size
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import rank_zero_warn, warn_once
+from fulgurite.utilities.tree import move_data_to_device
 
 if TYPE_CHECKING:
     from fulgurite.run import Run
@@ -70,6 +71,9 @@ class Options(NamedTuple):
     sync_dist: bool
     add_dataloader_idx: bool
     rank_zero_only: bool
+
+
+_RUNNING = ("last", "total", "weight", "fresh")  # what a checkpoint keeps of a slot besides its options
 
 
 @dataclass(slots=True, eq=False)
@@ -197,8 +201,7 @@ class Results:
                 )
             known.raw = raw
             return known
-        slot = Slot(fx, name, self.loader, options, raw, where)
-        slot.enable_graph = bool(raw[5])
+        slot = Slot(fx, name, self.loader, options, raw, where, enable_graph=bool(raw[5]))
         if not isinstance(value, Tensor) and all(hasattr(value, act) for act in ("update", "compute", "reset")):
             slot.metric = value
             if self.run.attribute_of(value) is None:
@@ -424,7 +427,7 @@ class Results:
                     "key": key,
                     "metric": None if slot.metric is None else self.run.attribute_of(slot.metric),
                     "options": tuple(slot.options),
-                    **{name: getattr(slot, name) for name in ("last", "total", "weight", "fresh")},
+                    **{part: getattr(slot, part) for part in _RUNNING},
                 }
                 for key, slot in self.slots.items()
                 if slot.fresh
@@ -444,10 +447,8 @@ class Results:
             slot = Slot(fx, name, loader, Options(*saved["options"]), (), "the checkpoint")
             if saved["metric"] is not None:
                 slot.metric = self.run.module.get_submodule(saved["metric"])
-            slot.last, slot.total = (
-                None if value is None else value.to(self.run.device) for value in (saved["last"], saved["total"])
-            )
-            slot.weight, slot.fresh = saved["weight"], saved["fresh"]
+            for part in _RUNNING:
+                setattr(slot, part, move_data_to_device(saved[part], self.run.device))
             self.slots[fx, name, loader] = slot
 
 
