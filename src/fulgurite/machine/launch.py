@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from operator import attrgetter
 from pathlib import Path
@@ -32,6 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 from fulgurite.machine import supervise
 from fulgurite.machine.devices import in_notebook
 from fulgurite.machine.environments import STARTED_IN
+from fulgurite.machine.signals import installed
 from fulgurite.machine.supervise import STARTED_BY, Child, Children, Line, ScriptRanks, error_of
 from fulgurite.utilities.exceptions import MisconfigurationException, SIGTERMException
 from fulgurite.utilities.rank_zero import rank_zero_only
@@ -193,8 +194,12 @@ class FunctionLauncher:
         """The trainer's method `name`, whose locals are `call`, in all ranks; what rank 0's changed is changed here."""
         trainer, arguments = _taken_apart(call)
         method = self.strategy.start_method
-        if method == "fork":
-            self._check_fork()
+        if method == "fork" and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's
+            raise MisconfigurationException(
+                f"devices={self.strategy.num_processes} here starts the processes by fork, and CUDA is in use in this "
+                "one already, which a fork does not survive. Restart the kernel and leave CUDA alone before the "
+                "trainer (no .cuda(), no torch.cuda.* that asks a device), or use strategy='ddp_spawn'."
+            )
         for logger in trainer.loggers:
             _ = logger.version  # ranks that each look for the next free number find different ones
         draws = collect_rng_state()
@@ -219,14 +224,6 @@ class FunctionLauncher:
             del store
         result = children.results.get(self.strategy.node_rank * self.strategy.num_processes)
         return _take_over(trainer, arguments, result)
-
-    def _check_fork(self) -> None:
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch's
-            raise MisconfigurationException(
-                f"devices={self.strategy.num_processes} here starts the processes by fork, and CUDA is in use in this "
-                "one already, which a fork does not survive. Restart the kernel and leave CUDA alone before the "
-                "trainer (no .cuda(), no torch.cuda.* that asks a device), or use strategy='ddp_spawn'."
-            )
 
     def _await(self, children: Children) -> None:
         while any(child.alive for child in children.members):
@@ -289,12 +286,9 @@ def _rank_of_function(
             line.say("done", _given_back(trainer, known, weights, value))
         code = 0
     except BaseException as exception:
-        if not supervise.leaves_together(exception):
-            line.report(exception)
+        line.say_left(exception)
         if line.reported is None and not supervise.leaves_together(exception):
             raise
-        if supervise.leaves_together(exception):
-            line.say("interrupted", type(exception).__name__)
         code = 143 if isinstance(exception, SIGTERMException) else 1
     finally:
         with contextlib.suppress(Exception):
@@ -309,7 +303,6 @@ def _forwarded(children: Children) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in DEFAULT_HANDLERS}
     came: list[int] = []
 
     def forward(number: int, frame: Any) -> None:
@@ -321,14 +314,9 @@ def _forwarded(children: Children) -> Iterator[None]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(child.pid, number)
 
-    ours = [number for number in before if before[number] == DEFAULT_HANDLERS[number]]
-    for number in ours:
-        signal.signal(number, forward)
-    try:
+    defaults = [number for number, default in DEFAULT_HANDLERS.items() if signal.getsignal(number) == default]
+    with installed(dict.fromkeys(defaults, forward)):
         yield
-    finally:
-        for number in ours:
-            signal.signal(number, before[number])
 
 
 # what travels
@@ -336,22 +324,10 @@ def _forwarded(children: Children) -> Iterator[None]:
 
 def _by_value(call: tuple[Trainer, str, dict[str, Any], dict[str, Any]]) -> bytes:
     """The call as bytes. Not through torch's own pickler: it would have the ranks train the same memory."""
-    file = getattr(sys.modules["__main__"], "__file__", None)
-    importable = file is not None and Path(file).exists() and not in_notebook()
     failed: Exception | None = None
-    if importable:
+    for dumps in _picklers():
         try:
-            return pickle.dumps(call, protocol=pickle.HIGHEST_PROTOCOL)
-        except Exception as error:
-            failed = error
-    try:
-        import cloudpickle  # type: ignore[import-untyped,unused-ignore]
-    except ImportError:
-        cloudpickle = None
-    if cloudpickle is not None:
-        try:
-            dumped: bytes = cloudpickle.dumps(call)
-            return dumped
+            return dumps(call, protocol=pickle.HIGHEST_PROTOCOL)
         except Exception as error:
             failed = error
     if failed is None:
@@ -365,6 +341,17 @@ def _by_value(call: tuple[Trainer, str, dict[str, Any], dict[str, Any]]) -> byte
         f"strategy='ddp_spawn' sends the model, the data and the trainer to new processes, and {where} cannot be "
         f"pickled: {failed}. Define functions and classes at the top of a file, or use strategy='ddp'."
     ) from failed
+
+
+def _picklers() -> Iterator[Callable[..., bytes]]:
+    """pickle, where the new processes can import what the program defines; then cloudpickle, where there is one."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    if file is not None and Path(file).exists() and not in_notebook():
+        yield pickle.dumps
+    with contextlib.suppress(ImportError):
+        import cloudpickle  # type: ignore[import-untyped,unused-ignore]
+
+        yield cloudpickle.dumps
 
 
 def _culprit(thing: Any, path: str, depth: int = 6) -> str:

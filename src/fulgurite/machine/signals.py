@@ -7,9 +7,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import FrameType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from fulgurite.machine.environments import SLURMEnvironment
 from fulgurite.utilities.exceptions import SIGTERMException
@@ -27,13 +27,22 @@ def requeue_signal(trainer: Trainer) -> signal.Signals | None:
 
 
 @contextlib.contextmanager
+def installed(handlers: Mapping[signal.Signals, Any]) -> Iterator[None]:
+    """Inside, these handlers; afterwards those that were there before."""
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def handled(trainer: Trainer) -> Iterator[None]:
     """Inside, the first Ctrl-C or SIGTERM lets the batch finish; a second Ctrl-C stops at once."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Python delivers signals to the main thread only
         return
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
-
     process = os.getpid()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -49,19 +58,13 @@ def handled(trainer: Trainer) -> Iterator[None]:
         trainer._signal = SIGTERMException()
 
     # a handler the user installed stays theirs; only Python's defaults are replaced
-    ours = {}
-    if before[signal.SIGINT] is signal.default_int_handler:
+    ours: dict[signal.Signals, Any] = {}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         ours[signal.SIGINT] = interrupt
-    if before[signal.SIGTERM] == signal.SIG_DFL:
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
         ours[signal.SIGTERM] = terminate
     requeue = requeue_signal(trainer)
-    if requeue is not None and (at := signal.getsignal(requeue)) in (signal.SIG_DFL, signal.SIG_IGN):
-        before[requeue] = at
+    if requeue is not None and signal.getsignal(requeue) in (signal.SIG_DFL, signal.SIG_IGN):
         ours[requeue] = lambda number, frame: setattr(trainer, "_requeue_asked", True)
-    for number, handler in ours.items():
-        signal.signal(number, handler)
-    try:
+    with installed(ours):
         yield
-    finally:
-        for number in ours:
-            signal.signal(number, before[number])

@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 
 from fulgurite.machine import watchdog
+from fulgurite.machine.signals import installed
 from fulgurite.utilities.exceptions import CollectiveTimeoutError, RankFailedError, SIGTERMException
 from fulgurite.utilities.rank_zero import rank_zero_info
 
@@ -93,6 +94,13 @@ class Line:
         if self.say("failed", failure):
             self.reported = exception
 
+    def say_left(self, exception: BaseException) -> None:
+        """Tell the starter by what a call of the trainer was left."""
+        if leaves_together(exception):
+            self.say("interrupted", type(exception).__name__)
+        else:
+            self.report(exception)
+
     def _end_with_starter(self) -> None:
         # not the end of the connection: data workers of the starter hold copies of it
         while os.getppid() == self.starter:
@@ -153,7 +161,6 @@ class Child:
     connection: Connection
     ready: bool = False
     code: int | None = None
-    listening: bool = True
     ended_by_us: bool = False
 
     @property
@@ -194,18 +201,15 @@ class Children:
     def attend(self, timeout: float = 0.2) -> None:
         """Hear what they say for at most so long, and see who has ended."""
         with self._attending:
-            self._attend(timeout)
-
-    def _attend(self, timeout: float) -> None:
-        ended = [child for child in self.members if child.alive and child.poll() is not None]
-        for child in ended:
-            child.code = child.poll()
-            if child.code != 0:
-                _kill(child)  # what is left of its group: data workers
-        self._hear(0 if ended else timeout)
+            ended = [child for child in self.members if child.alive and child.poll() is not None]
+            for child in ended:
+                child.code = child.poll()
+                if child.code != 0:
+                    _kill(child)  # what is left of its group: data workers
+            self._hear(0 if ended else timeout)
 
     def _hear(self, timeout: float) -> None:
-        while listening := [child.connection for child in self.members if child.listening]:
+        while listening := [child.connection for child in self.members if not child.connection.closed]:
             heard = wait(listening, timeout)
             if not heard:
                 return
@@ -218,7 +222,6 @@ class Children:
         try:
             kind, what = child.connection.recv()
         except (EOFError, OSError):
-            child.listening = False
             child.connection.close()
             return
         if kind == "ready":
@@ -255,21 +258,16 @@ class Children:
         """Nobody is left when this returns: who does not leave in time is killed, with its data workers."""
         self.over = True
         with self._attending:
-            self._end(grace)
-
-    def _end(self, grace: float) -> None:
-        until = time.monotonic() + grace
-        while any(child.alive for child in self.members) and time.monotonic() < until:
-            self.attend(0.05)
-        for child in self.members:
-            if child.alive:
-                child.ended_by_us = True
-                _kill(child)
-        while any(child.alive for child in self.members):
-            self.attend(0.05)
-        for child in self.members:
-            if child.listening:
-                child.listening = False
+            until = time.monotonic() + grace
+            while any(child.alive for child in self.members) and time.monotonic() < until:
+                self.attend(0.05)
+            for child in self.members:
+                if child.alive:
+                    child.ended_by_us = True
+                    _kill(child)
+            while any(child.alive for child in self.members):
+                self.attend(0.05)
+            for child in self.members:
                 child.connection.close()
 
 
@@ -299,10 +297,6 @@ class ScriptRanks:
         self._said_so = False
         self._stopped = False  # by Ctrl-C, out of a wait for other ranks
 
-    @property
-    def counts_signals(self) -> bool:
-        return self._signals is not None
-
     def await_ready(self) -> None:
         """Until all have come to the same call of the trainer."""
         said, began = False, time.monotonic()
@@ -331,7 +325,7 @@ class ScriptRanks:
         self.told = told
         with self._guard:
             inside = self._inside
-            if inside is not None and _interrupting():
+            if inside is not None and callable(signal.getsignal(WAKE)):  # which is there while it is in a call
                 signal.pthread_kill(inside, WAKE)  # out of user code, a sleep
         self.children.end()  # rank 0's collectives fail with the connections to them
         watchdog.abort()  # or, over NCCL, with their groups
@@ -443,16 +437,13 @@ class ScriptRanks:
             self._signals = ours
         else:  # an event loop's
             signal.set_wakeup_fd(before)
-        signal.signal(WAKE, come_out)
-        try:
-            yield
-        finally:
-            signal.signal(WAKE, signal.SIG_DFL)
-            self._signals = None
-            if before == -1:
-                signal.set_wakeup_fd(-1)
-            ours.close()
-            pythons.close()
+        with ours, pythons, installed({WAKE: come_out}):
+            try:
+                yield
+            finally:
+                self._signals = None
+                if before == -1:
+                    signal.set_wakeup_fd(-1)
 
     def finish(self) -> None:
         """At the end of the program: the others come to theirs, and how they end counts."""
@@ -500,12 +491,7 @@ def _print_without_stack(exception: BaseException) -> None:
     sys.excepthook = say
 
 
-def _interrupting() -> bool:
-    return callable(signal.getsignal(WAKE))
-
-
-def _left_early(child: Child | None) -> RankFailedError:
-    assert child is not None
+def _left_early(child: Child) -> RankFailedError:
     return RankFailedError(
         f"{child.describe_end()}, and rank 0 is in a call of the trainer. Every process runs the whole program and "
         "must make the same calls of the trainer; what it printed is above.",
@@ -520,7 +506,7 @@ def leaves_together(exception: BaseException) -> bool:
 
 def _forget_signals() -> None:
     """In a data worker, which has a copy of the socket on which rank 0 counts Ctrl-C."""
-    if script_ranks is not None and script_ranks.counts_signals:
+    if script_ranks is not None and script_ranks._signals is not None:
         with contextlib.suppress(ValueError):
             signal.set_wakeup_fd(-1)
 
@@ -545,10 +531,7 @@ def supervised(trainer: Trainer) -> Iterator[None]:
     try:
         yield
     except BaseException as exception:
-        if leaves_together(exception):
-            line.say("interrupted", type(exception).__name__)
-        else:
-            line.report(exception)
+        line.say_left(exception)
         raise
     finally:
         line.in_call = False
