@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -14,15 +13,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from fulgurite.machine.distributed import DEFAULT_TIMEOUT, DistributedStrategy
+from fulgurite.machine.strategy import NOTHING, TorchCheckpointIO
 from fulgurite.utilities.exceptions import MisconfigurationException
 
 if TYPE_CHECKING:
     from fulgurite.core.module import LightningModule
     from fulgurite.machine.environments import ClusterEnvironment
     from fulgurite.machine.precision import Precision
-    from fulgurite.machine.strategy import TorchCheckpointIO
-
-_NOTHING = contextlib.nullcontext()
 
 
 class _Steps(nn.Module):
@@ -79,14 +76,7 @@ class DDPStrategy(DistributedStrategy):
         **ddp_kwargs: Any,
     ) -> None:
         super().__init__(
-            accelerator,
-            parallel_devices,
-            cluster_environment,
-            checkpoint_io,
-            precision_plugin,
-            process_group_backend,
-            timeout,
-            start_method,
+            parallel_devices, cluster_environment, checkpoint_io, process_group_backend, timeout, start_method
         )
         if model_averaging_period is not None:
             raise NotImplementedError(
@@ -96,19 +86,19 @@ class DDPStrategy(DistributedStrategy):
         self.ddp_comm_state, self.ddp_comm_hook = ddp_comm_state, ddp_comm_hook
         self.ddp_comm_wrapper = ddp_comm_wrapper
         self.ddp_kwargs = ddp_kwargs
-        self._ddp: nn.Module | None = None
+        self._ddp: DistributedDataParallel | None = None  # also where there is nothing to train
         self._trained: list[nn.Parameter] = []  # what DDP knows of
         self._steps_communicate = False  # a training step waits for those of other processes
 
     def setup(self, module: LightningModule) -> nn.Module:
         """Move the module to its device; where it trains, wrap it."""
-        self.lightning_module = module
+        self.connect(module)
         module.to(self.root_device)
-        self.model = module
         if module.trainer.state.fn == "fit":
             if module.trainer.sync_batchnorm:
                 self._sync_batchnorm(module)
-            self.model = self._ddp = self._wrapped(module)
+            self._wrap(module)
+        assert self.model is not None
         return self.model
 
     def _sync_batchnorm(self, module: LightningModule) -> None:
@@ -120,10 +110,11 @@ class DDPStrategy(DistributedStrategy):
         nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]  # torch has no hints here
         self._steps_communicate = True
 
-    def _wrapped(self, module: LightningModule) -> nn.Module:
+    def _wrap(self, module: LightningModule) -> None:
         self._trained = [p for p in module.parameters() if p.requires_grad]
         if not self._trained:
-            return module  # DDP refuses a module without gradients; there is nothing to exchange
+            self.model, self._ddp = module, None
+            return  # DDP refuses a module without gradients; there is nothing to exchange
         devices = [self.root_device] if self.root_device.type == "cuda" else None
         try:
             kwargs = {"process_group": self.gradient_group, **self.ddp_kwargs}
@@ -136,41 +127,40 @@ class DDPStrategy(DistributedStrategy):
         if self.ddp_comm_hook is not None:
             hook = self.ddp_comm_hook
             ddp.register_comm_hook(self.ddp_comm_state, self.ddp_comm_wrapper(hook) if self.ddp_comm_wrapper else hook)
-        return ddp
+        self.model = self._ddp = ddp
 
     def renew(self) -> None:
         """Wrap anew where parameters were frozen or unfrozen: DDP knows those of its construction."""
         module = self.lightning_module
-        if self._ddp is None or module is None:
-            return
+        assert module is not None
         trained = [p for p in module.parameters() if p.requires_grad]
         if len(trained) != len(self._trained) or any(a is not b for a, b in zip(trained, self._trained, strict=True)):
-            self.model = self._ddp = self._wrapped(module)
+            self._wrap(module)
 
     def step(self, name: str) -> Callable[..., Any]:
         """The training step goes through DDP; every other calls the bare module, whatever other processes do."""
         module = self.lightning_module
         manual = module is not None and not module.automatic_optimization  # runs backward inside the step
-        if name != "training_step" or manual or not isinstance(self._ddp, DistributedDataParallel):
+        if name != "training_step" or manual or self._ddp is None:
             return super().step(name)
         return lambda *args: self._ddp(name, *args)  # type: ignore[misc]  # there is one until teardown
 
     def idle_step(self) -> Tensor | None:
         assert self.lightning_module is not None
         own_steps = not self.lightning_module.automatic_optimization or self._steps_communicate
-        if own_steps or not isinstance(self._ddp, DistributedDataParallel) or self.ddp_kwargs.get("static_graph"):
+        if own_steps or self._ddp is None or self.ddp_kwargs.get("static_graph"):
             return None
         return self._ddp("")  # type: ignore[no-any-return]  # a tensor
 
     def prepare_backward(self, loss: Tensor) -> None:
         """What DDP's forward does for its backward, where the step has not gone through it: manual optimization."""
-        if isinstance(self._ddp, DistributedDataParallel):
+        if self._ddp is not None:
             searches = self.ddp_kwargs.get("find_unused_parameters", False)
             self._ddp.reducer.prepare_for_backward([loss] if searches else [])
 
     def share_buffers(self) -> None:
         """Every process evaluates the buffers that a checkpoint would hold: batch-norm statistics of process 0."""
-        if self.lightning_module is None or not isinstance(self._ddp, DistributedDataParallel):
+        if self.lightning_module is None or self._ddp is None:
             return
         buffers = [buffer for buffer in self.lightning_module.buffers() if buffer.numel()]
         for dtype in dict.fromkeys(buffer.dtype for buffer in buffers):
@@ -193,7 +183,7 @@ class DDPStrategy(DistributedStrategy):
     def unused(self, parameters: list[nn.Parameter]) -> RuntimeError | None:
         """The error that names parameters which got no gradient; None where that is allowed, or there are none."""
         assert self.lightning_module is not None
-        if self.ddp_kwargs.get("find_unused_parameters") or not parameters or self._ddp is None:
+        if self.ddp_kwargs.get("find_unused_parameters") or not parameters:
             return None
         names = {id(p): name for name, p in self.lightning_module.named_parameters()}
         unused = [names[id(p)] for p in parameters if id(p) in names]
@@ -206,7 +196,7 @@ class DDPStrategy(DistributedStrategy):
         )
 
     def gradient_sync(self, stepping: bool) -> AbstractContextManager[Any]:
-        return _NOTHING if stepping or not isinstance(self._ddp, DistributedDataParallel) else self._ddp.no_sync()
+        return NOTHING if stepping or self._ddp is None else self._ddp.no_sync()
 
     def teardown(self) -> None:
         """Unwrap: the module's parameters lose DDP's hooks."""

@@ -29,7 +29,6 @@ from fulgurite.utilities.rank_zero import rank_zero_only
 
 if TYPE_CHECKING:
     from fulgurite.machine.devices import Devices
-    from fulgurite.machine.precision import Precision
     from fulgurite.trainer import Trainer
 
 T = TypeVar("T")
@@ -42,11 +41,9 @@ class DistributedStrategy(Strategy):
     """One process a device. The environment says who this process is; torch.distributed carries what is exchanged.
 
     Args:
-        accelerator: accepted for Lightning's signature; the trainer's own counts.
         parallel_devices: the devices of this machine, a process each; by default the trainer's.
         cluster_environment: who started the processes; by default found out.
         checkpoint_io: how checkpoints reach the disk.
-        precision_plugin: accepted for Lightning's signature; pass it in the trainer's `plugins`.
         process_group_backend: "gloo" or "nccl"; by default the one of the device.
         timeout: after which a collective that does not complete is an error.
         start_method: how the other processes are started where nobody else has: "popen" runs the script again for
@@ -58,11 +55,9 @@ class DistributedStrategy(Strategy):
 
     def __init__(
         self,
-        accelerator: Any = None,
         parallel_devices: list[torch.device] | None = None,
         cluster_environment: ClusterEnvironment | None = None,
         checkpoint_io: TorchCheckpointIO | None = None,
-        precision_plugin: Precision | None = None,
         process_group_backend: str | None = None,
         timeout: timedelta | None = DEFAULT_TIMEOUT,
         start_method: str = "popen",
@@ -80,7 +75,6 @@ class DistributedStrategy(Strategy):
         self._placed = False
         if checkpoint_io is not None:
             self.checkpoint_io = checkpoint_io
-        self.precision_plugin = precision_plugin
 
     # who takes part
     def place(self, chosen: Devices, num_nodes: int, environment: ClusterEnvironment | None = None) -> None:
@@ -176,17 +170,16 @@ class DistributedStrategy(Strategy):
         if self.world_size == 1:
             store = dist.HashStore()  # type: ignore[attr-defined]  # documented, and not in torch's __all__
             dist.init_process_group(self.backend, store=store, rank=0, world_size=1, timeout=self.timeout)
-            atexit.register(self.destroy)
-            return
-        if not outside.creates_processes_externally:
+        elif not outside.creates_processes_externally:
             raise MisconfigurationException(
                 f"devices={self.num_processes} needs {self.world_size} processes, and nobody has started them: "
                 f"there is no launcher for strategy {type(self).__name__}(start_method={self.start_method!r}). "
                 f"Start the script with torchrun --nproc-per-node={self.num_processes}."
             )
-        os.environ.setdefault("MASTER_ADDR", outside.main_address)
-        os.environ.setdefault("MASTER_PORT", str(outside.main_port))
-        self._meet()
+        else:
+            os.environ.setdefault("MASTER_ADDR", outside.main_address)
+            os.environ.setdefault("MASTER_PORT", str(outside.main_port))
+            self._meet()
         atexit.register(self.destroy)
 
     def _meet(self) -> None:
@@ -275,10 +268,7 @@ class DistributedStrategy(Strategy):
         """Wait for all processes."""
         if not dist.is_initialized() or self.by_itself:
             return
-        if self.root_device.type == "cuda":
-            dist.barrier(device_ids=[self.root_device.index])
-        else:
-            dist.barrier()
+        dist.barrier(device_ids=[self.root_device.index] if self.root_device.type == "cuda" else None)
 
 
 def _gathered(tensor: Tensor, group: Any) -> Tensor:

@@ -35,7 +35,7 @@ from fulgurite.core.saving import read_checkpoint, write_checkpoint
 from fulgurite.core.sharded import META, is_sharded, named_optimizer_state, read_shards, write_sharded
 from fulgurite.machine.async_checkpoint import AsyncCheckpointIO
 from fulgurite.machine.distributed import DEFAULT_TIMEOUT, DistributedStrategy
-from fulgurite.machine.strategy import TorchCheckpointIO
+from fulgurite.machine.strategy import NOTHING, TorchCheckpointIO
 from fulgurite.optimizers import parameters_of
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import warn_once
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from fulgurite.machine.precision import Precision
 
 T = TypeVar("T")
-_NOTHING = contextlib.nullcontext()
 _STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 # name -> whether a unit's parameters are freed between forward and backward, whether each group of processes has all
 _SHARDING = {
@@ -82,19 +81,32 @@ class ShardedStrategy(DistributedStrategy):
     accumulates_unsharded = False
     device_mesh: DeviceMesh | None = None
     _offloads = False
+    _not_sharded: str  # the error about parameters that are in no shard
     _words: Any = None  # a group for words on the CPU: None where the default one is of its kind
     _saving_group: Any = None  # for the thread that writes shards
     _following: _Following
 
     # setting up
+    def setup_environment(self) -> None:
+        if self.root_device.type == "cpu" and torch.__version__ < "2.7":
+            raise MisconfigurationException(
+                f"torch {torch.__version__} shards on GPUs only; on the CPU it takes torch 2.7. Use strategy='ddp'."
+            )
+        super().setup_environment()
+        if self.device_mesh is None:
+            self.device_mesh = self._mesh()
+
+    def _mesh(self) -> DeviceMesh:
+        raise NotImplementedError
+
     def setup(self, module: LightningModule) -> nn.Module:
         """Shard the module, or check that it is."""
-        self.lightning_module = self.model = module
+        self.connect(module)
         self._shard(module)
         self._place_rest(module)
         strays = [name for name, p in module.named_parameters() if p.requires_grad and not isinstance(p, DTensor)]
         if strays and self.data_size > 1:
-            raise MisconfigurationException(self._not_sharded(strays))
+            raise MisconfigurationException(self._not_sharded.format(", ".join(strays[:5])))
         self._roots = _roots(module)
         if self.backend != "gloo" and self._words is None:
             self._words = dist.new_group(backend="gloo")  # words told on the GPU would have to be waited for
@@ -110,8 +122,14 @@ class ShardedStrategy(DistributedStrategy):
     def _shard(self, module: LightningModule) -> None:
         raise NotImplementedError
 
-    def _not_sharded(self, names: list[str]) -> str:
-        raise NotImplementedError
+    def _share_whole(self, module: nn.Module) -> None:
+        """What is in no shard: on the device, and as on the first process."""
+        with torch.no_grad():
+            for tensor in [*module.parameters(), *module.buffers()]:
+                if not isinstance(tensor, DTensor):
+                    tensor.data = tensor.data.to(self.root_device)
+                    if tensor.numel():
+                        dist.broadcast(tensor.data, 0)
 
     def _place_rest(self, module: LightningModule) -> None:
         """Buffers, metrics and whatever else has no parameters; and where the module says it is."""
@@ -146,14 +164,14 @@ class ShardedStrategy(DistributedStrategy):
         if self.accumulates_unsharded:
             for root in self._roots:
                 root.set_requires_gradient_sync(stepping)
-        return _NOTHING
+        return NOTHING
 
     def clip_grad_norm(self, parameters: list[Tensor], max_norm: float) -> Tensor:
         """By the norm over all processes; parameters may be spread in different ways."""
         kinds: dict[Any, list[Tensor]] = defaultdict(list)
         for p in parameters:
             if p.grad is not None:
-                kinds[p.grad.device_mesh if isinstance(p.grad, DTensor) else None].append(p.grad)
+                kinds[_mesh_of(p.grad)].append(p.grad)
         norms = [_whole(nn.utils.get_total_norm(gradients)) for gradients in kinds.values()]
         if not norms:
             return torch.tensor(0.0)
@@ -321,6 +339,11 @@ class FSDPStrategy(ShardedStrategy):
         **kwargs: what FSDP1 took; the values that FSDP2 has no counterpart for are errors that say what to write.
     """
 
+    _not_sharded = (
+        "these parameters are not sharded, so each process would train its own: {}. fully_shard leaves out what "
+        "ignored_params names; set requires_grad=False for them."
+    )
+
     def __init__(
         self,
         accelerator: Any = None,
@@ -343,14 +366,7 @@ class FSDPStrategy(ShardedStrategy):
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            accelerator,
-            parallel_devices,
-            cluster_environment,
-            checkpoint_io,
-            precision_plugin,
-            process_group_backend,
-            timeout,
-            start_method,
+            parallel_devices, cluster_environment, checkpoint_io, process_group_backend, timeout, start_method
         )
         _check_fsdp1(kwargs)
         name = getattr(sharding_strategy, "name", sharding_strategy)
@@ -371,8 +387,8 @@ class FSDPStrategy(ShardedStrategy):
         self.state_dict_type = state_dict_type
         self.accumulates_unsharded = accumulates_unsharded
         self.auto_wrap_policy, self.mixed_precision = auto_wrap_policy, mixed_precision
-        self._offloads = _wants_offload(cpu_offload)
-        self._policy = cpu_offload if isinstance(cpu_offload, OffloadPolicy) else CPUOffloadPolicy()
+        self._offload_policy = _offload_policy(cpu_offload)
+        self._offloads = isinstance(self._offload_policy, CPUOffloadPolicy)
         self._recomputed = activation_checkpointing or activation_checkpointing_policy
         if activation_checkpointing and activation_checkpointing_policy:
             raise MisconfigurationException(
@@ -387,15 +403,12 @@ class FSDPStrategy(ShardedStrategy):
         return super().backend
 
     def setup_environment(self) -> None:
-        _check_torch(self.root_device)
-        super().setup_environment()
         if self._offloads and self.root_device.type != "cuda":
             raise MisconfigurationException(
                 f"cpu_offload with the device {self.root_device}: there is nothing to offload from. Use it with a CUDA "
                 "device, or strategy='fsdp'."
             )
-        if self.device_mesh is None:
-            self.device_mesh = self._mesh()
+        super().setup_environment()
 
     def _mesh(self) -> DeviceMesh:
         kind, given = self.root_device.type, self._mesh_given
@@ -415,23 +428,20 @@ class FSDPStrategy(ShardedStrategy):
         assert self.device_mesh is not None
         if isinstance(module, FSDPModule):
             return  # by an earlier call, or by configure_model
-        options: dict[str, Any] = {"mesh": self.device_mesh}
-        precision = self.mixed_precision or _mixed_precision(module.trainer.precision_plugin)
-        if precision is not None:
-            options["mp_policy"], buffers = _as_fsdp2(precision)
-            for buffer in module.buffers() if buffers is not None else ():
-                buffer.data = buffer.data.to(buffers) if buffer.is_floating_point() else buffer.data
-        if self._offloads:
-            options["offload_policy"] = self._policy
+        policy, buffers = _as_fsdp2(self.mixed_precision or _mixed_precision(module.trainer.precision_plugin))
+        for buffer in module.buffers() if buffers is not None else ():
+            buffer.data = buffer.data.to(buffers) if buffer.is_floating_point() else buffer.data
+        offload = self._offload_policy
+        shard = functools.partial(fully_shard, mesh=self.device_mesh, mp_policy=policy, offload_policy=offload)
         if self._recomputed:
             _recompute_activations(module, self._recomputed)
         for unit in _units(module, self.auto_wrap_policy):
             if not isinstance(unit, FSDPModule):
                 self._settle(unit)
-                fully_shard(unit, reshard_after_forward=self._reshards, **options)
+                shard(unit, reshard_after_forward=self._reshards)
         self._settle(module)
         # the root's parameters stay until backward: a step may use them after it has called forward
-        fully_shard(module, reshard_after_forward=False, **options)
+        shard(module, reshard_after_forward=False)
 
     def _settle(self, unit: nn.Module) -> None:
         """Before sharding: parameters on the device, those of the meta device made, all as on the first process."""
@@ -445,18 +455,7 @@ class FSDPStrategy(ShardedStrategy):
                         "would give its weights values. Define it, or create the layer on a real device."
                     )
                 reset()
-        with torch.no_grad():
-            for tensor in [*unit.parameters(), *unit.buffers()]:
-                if not isinstance(tensor, DTensor):
-                    tensor.data = tensor.data.to(self.root_device)
-                    if tensor.numel():
-                        dist.broadcast(tensor.data, 0)
-
-    def _not_sharded(self, names: list[str]) -> str:
-        return (
-            f"these parameters are not sharded, so each process would train its own: {', '.join(names[:5])}. "
-            "fully_shard leaves out what ignored_params names; set requires_grad=False for them."
-        )
+        self._share_whole(unit)
 
 
 class ModelParallelStrategy(ShardedStrategy):
@@ -477,6 +476,10 @@ class ModelParallelStrategy(ShardedStrategy):
     """
 
     _full_spelling = "save_distributed_checkpoint=False"
+    _not_sharded = (
+        "configure_model has left these parameters whole, so each process would train its own: {}. Call "
+        'fully_shard(self, mesh=self.device_mesh["data_parallel"]) at its end: it takes all that is left.'
+    )
 
     def __init__(
         self,
@@ -490,11 +493,7 @@ class ModelParallelStrategy(ShardedStrategy):
         self._sizes = data_parallel_size, tensor_parallel_size
         self.state_dict_type = "sharded" if save_distributed_checkpoint else "full"
 
-    def setup_environment(self) -> None:
-        _check_torch(self.root_device)
-        super().setup_environment()
-        if self.device_mesh is not None:
-            return
+    def _mesh(self) -> DeviceMesh:
         data, tensor = self._sizes[0], self._tensor_size
         data = self.num_nodes if data == "auto" else data
         if data * tensor != self.world_size:
@@ -503,7 +502,7 @@ class ModelParallelStrategy(ShardedStrategy):
                 f"{self.world_size} processes. Give both, so that their product is the number of processes."
             )
         names = ("data_parallel", "tensor_parallel")
-        self.device_mesh = init_device_mesh(self.root_device.type, (data, tensor), mesh_dim_names=names)
+        return init_device_mesh(self.root_device.type, (data, tensor), mesh_dim_names=names)
 
     def _shard(self, module: LightningModule) -> None:
         if not any(isinstance(p, DTensor) for p in module.parameters()):
@@ -517,11 +516,7 @@ class ModelParallelStrategy(ShardedStrategy):
             if any(tensor.is_meta for tensor in own):
                 part.to_empty(device=self.root_device, recurse=False)
                 getattr(part, "reset_parameters")()  # noqa: B009  the error of a layer without one says its class
-        with torch.no_grad():
-            for tensor in [*module.parameters(), *module.buffers()]:
-                if not isinstance(tensor, DTensor):  # a layer that every process of a tensor-parallel group has whole
-                    tensor.data = tensor.data.to(self.root_device)
-                    dist.broadcast(tensor.data, 0)
+        self._share_whole(module)  # such as a layer that every process of a tensor-parallel group has
 
     @property
     def data_size(self) -> int:
@@ -535,13 +530,6 @@ class ModelParallelStrategy(ShardedStrategy):
     def _tensor_size(self) -> int:
         tensor = self._sizes[1]
         return self.num_processes if tensor == "auto" else tensor
-
-    def _not_sharded(self, names: list[str]) -> str:
-        return (
-            f"configure_model has left these parameters whole, so each process would train its own: "
-            f'{", ".join(names[:5])}. Call fully_shard(self, mesh=self.device_mesh["data_parallel"]) at its end: it '
-            "takes all that is left."
-        )
 
 
 def _mesh_of(tensor: Tensor) -> DeviceMesh | None:
@@ -563,9 +551,9 @@ class _Following:
     """How a process without a batch keeps up with those that gather units for theirs."""
 
     def __init__(self, module: nn.Module, group: Any) -> None:
-        self.units = {id(part): part for part in module.modules() if isinstance(part, FSDPModule)}
-        self.numbers = {key: i for i, key in enumerate(self.units)}
-        self.places = {key: _a_parameter(cast(nn.Module, unit)) for key, unit in self.units.items()}
+        self.units = [part for part in module.modules() if isinstance(part, FSDPModule)]
+        self.numbers = {id(unit): i for i, unit in enumerate(self.units)}
+        self.places = {id(unit): _a_parameter(cast(nn.Module, unit)) for unit in self.units}
         self.group = group
         self.leader: int | None = None  # who tells what it gathers; None while all have a batch
 
@@ -573,7 +561,7 @@ class _Following:
     def hooked(self) -> Iterator[None]:
         hooks = [
             cast(nn.Module, unit).register_forward_pre_hook(lambda part, _: self.tell(part), prepend=True)
-            for unit in self.units.values()
+            for unit in self.units
         ]
         try:
             yield
@@ -603,10 +591,9 @@ class _Following:
 
     def follow(self) -> None:
         """Gather what the leader gathers, and free it at once, until its batch ends."""
-        units = list(self.units.values())
         while (number := self._heard(-1)) >= 0:
-            units[number].unshard()
-            units[number].reshard()
+            self.units[number].unshard()
+            self.units[number].reshard()
 
     def _heard(self, number: int) -> int:
         assert self.leader is not None
@@ -638,13 +625,6 @@ def _as_step(own: Callable[..., Any], gathering: Callable[..., Any], before: Cal
     return step
 
 
-def _check_torch(device: torch.device) -> None:
-    if device.type == "cpu" and torch.__version__ < "2.7":
-        raise MisconfigurationException(
-            f"torch {torch.__version__} shards on GPUs only; on the CPU it takes torch 2.7. Use strategy='ddp'."
-        )
-
-
 # FSDP1's words
 def _check_fsdp1(kwargs: dict[str, Any]) -> None:
     for name, value in kwargs.items():
@@ -657,20 +637,20 @@ def _check_fsdp1(kwargs: dict[str, Any]) -> None:
             )
 
 
-def _wants_offload(cpu_offload: Any) -> bool:
+def _offload_policy(cpu_offload: Any) -> OffloadPolicy:
     if isinstance(cpu_offload, OffloadPolicy):
-        return isinstance(cpu_offload, CPUOffloadPolicy)
-    return bool(getattr(cpu_offload, "offload_params", cpu_offload))
+        return cpu_offload
+    return CPUOffloadPolicy() if getattr(cpu_offload, "offload_params", cpu_offload) else OffloadPolicy()
 
 
-def _mixed_precision(precision: Precision) -> MixedPrecisionPolicy | None:
+def _mixed_precision(precision: Precision) -> MixedPrecisionPolicy:
     """Gathered in the type of autocast, summed in float32; the shards that the optimizer steps stay as they are."""
     half = precision.format.autocast
     if half is not None:  # inputs are autocast's to cast: labels and losses stay float32
         return MixedPrecisionPolicy(param_dtype=half, reduce_dtype=torch.float32, cast_forward_inputs=False)
     if precision.format.weights in (torch.float16, torch.bfloat16):
         return MixedPrecisionPolicy(reduce_dtype=torch.float32)
-    return None
+    return MixedPrecisionPolicy()
 
 
 def _as_fsdp2(given: Any) -> tuple[MixedPrecisionPolicy, torch.dtype | None]:
@@ -737,7 +717,7 @@ def _chosen(module: nn.Module, policy: Callable[..., bool]) -> tuple[list[nn.Mod
     It is asked whether to look inside a module, and then, given how many of its numbers are in no unit yet, whether
     the module is one.
     """
-    chosen, held, size = list[nn.Module](), 0, _size(module.parameters())
+    chosen, held, size = list[nn.Module](), 0, sum(p.numel() for p in module.parameters())
     if policy(module=module, recurse=True, nonwrapped_numel=size):
         for child in module.children():
             inner, numbers = _chosen(child, policy)
@@ -745,7 +725,3 @@ def _chosen(module: nn.Module, policy: Callable[..., bool]) -> tuple[list[nn.Mod
     if policy(module=module, recurse=False, nonwrapped_numel=size - held):
         return [*chosen, module], size
     return chosen, held
-
-
-def _size(parameters: Iterable[Tensor]) -> int:
-    return sum(p.numel() for p in parameters)

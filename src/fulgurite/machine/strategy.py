@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fulgurite.trainer import Trainer
 
 T = TypeVar("T")
-_NOTHING = contextlib.nullcontext()
+NOTHING = contextlib.nullcontext()
 
 
 class TorchCheckpointIO:
@@ -88,7 +88,7 @@ class Strategy:
 
     def supervised(self, trainer: Trainer) -> AbstractContextManager[Any]:
         """Around a call of the trainer: failures of other processes are errors here, and ours are known there."""
-        return _NOTHING
+        return NOTHING
 
     def setup(self, module: LightningModule) -> nn.Module:
         """Move the module to its device and give the callable that trains."""
@@ -103,7 +103,7 @@ class Strategy:
 
     def gradient_sync(self, stepping: bool) -> AbstractContextManager[Any]:
         """Around forward and backward; processes exchange gradients only where a step follows."""
-        return _NOTHING
+        return NOTHING
 
     def in_company(self, batches: Iterable[T], is_over: Callable[[], bool]) -> Iterator[T]:
         """The batches of an evaluation, until `is_over`; processes may have different numbers of them."""
@@ -188,7 +188,6 @@ class SingleDeviceStrategy(Strategy):
         super().__init__(device)
 
     def setup(self, module: LightningModule) -> nn.Module:
-        self.lightning_module = module
+        self.connect(module)
         module.to(self.root_device)
-        self.model = module
         return module
