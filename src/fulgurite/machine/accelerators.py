@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from fulgurite.machine.devices import mps_is_available
-
 
 class Accelerator:
     """A kind of device."""
@@ -22,7 +20,7 @@ class Accelerator:
 
     @staticmethod
     def auto_device_count() -> int:
-        raise NotImplementedError
+        return 1
 
 
 class CPUAccelerator(Accelerator):
@@ -33,10 +31,6 @@ class CPUAccelerator(Accelerator):
     @staticmethod
     def is_available() -> bool:
         return True
-
-    @staticmethod
-    def auto_device_count() -> int:
-        return 1
 
 
 class CUDAAccelerator(Accelerator):
@@ -60,11 +54,7 @@ class MPSAccelerator(Accelerator):
 
     @staticmethod
     def is_available() -> bool:
-        return mps_is_available()
-
-    @staticmethod
-    def auto_device_count() -> int:
-        return 1
+        return torch.backends.mps.is_available()
 
 
 def accelerator_of(kind: str) -> Accelerator:

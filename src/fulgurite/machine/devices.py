@@ -28,10 +28,6 @@ class Devices:
         return self.devices[0]
 
 
-def mps_is_available() -> bool:
-    return torch.backends.mps.is_available()
-
-
 def resolve_devices(accelerator: object = "auto", devices: int | str | list[int] | None = "auto") -> Devices:
     """Turn the two arguments of the trainer into devices; each mistake is an error that says what there is."""
     kind = _kind(accelerator)
@@ -48,14 +44,12 @@ def _kind(accelerator: object) -> str:
     name = getattr(accelerator, "name", accelerator)
     if callable(name):
         name = name()
-    if not isinstance(name, str):
-        raise ValueError(f"accelerator={accelerator!r} is not one of {', '.join(_NAMES)}.")
-    name = name.lower()
+    name = name.lower() if isinstance(name, str) else None
     if name in _NOT_HERE:
         raise NotImplementedError(f"accelerator={accelerator!r}: {_NOT_HERE[name]}")
     if name not in _NAMES:
         raise ValueError(f"accelerator={accelerator!r} is not one of {', '.join(_NAMES)}.")
-    cuda, mps = torch.cuda.is_available(), mps_is_available()
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         return "mps" if mps else "cuda" if cuda else "cpu"
     if name == "gpu":
@@ -90,9 +84,8 @@ def _cuda_indices(devices: int | str | list[int] | None) -> list[int]:
     if devices in (-1, "-1"):
         return list(range(there))
     if isinstance(devices, str):
-        parts = [part.strip() for part in devices.split(",")]
         try:
-            devices = int(devices) if "," not in devices else [int(part) for part in parts if part]
+            devices = int(devices) if "," not in devices else [int(part) for part in devices.split(",") if part.strip()]
         except ValueError:
             raise MisconfigurationException(
                 f"devices={devices!r}: write a count ('2'), indices ('0,1' or '1,'), '-1' or 'auto'."

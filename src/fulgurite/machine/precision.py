@@ -89,20 +89,17 @@ class Precision:
             )
             self.precision = "bf16-mixed"
         self.format = FORMATS[self.precision]
-        self.scaler: torch.amp.GradScaler | None = None
-        if self.format.scaled:
-            self.scaler = torch.amp.GradScaler(device_type)
+        self.scaler = torch.amp.GradScaler(device_type) if self.format.scaled else None
         self.casts_inputs = self.format.weights is not torch.float32
-        self._context: Callable[[], AbstractContextManager[Any]]
+        self.forward: Callable[[], AbstractContextManager[Any]]  # resolved once; the loop enters it around each step
         if self.format.autocast is not None:
             autocast = self.format.autocast
             # cache_enabled=False: a weight first cast under no_grad would be reused without its gradient
-            self._context = partial(torch.autocast, device_type, dtype=autocast, cache_enabled=False)
+            self.forward = partial(torch.autocast, device_type, dtype=autocast, cache_enabled=False)
         elif self.casts_inputs:
-            self._context = partial(_DefaultDtype, self.format.weights)
+            self.forward = partial(_DefaultDtype, self.format.weights)
         else:
-            self._context = _nothing
-        self.forward = self._context  # resolved once; the loop enters it around each step
+            self.forward = _nothing
 
     def convert_module(self, module: nn.Module) -> nn.Module:
         return module.to(self.format.weights) if self.casts_inputs else module

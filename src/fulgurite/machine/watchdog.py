@@ -63,11 +63,8 @@ def users_line(frames: list[FrameType]) -> str | None:
 
 def stack_of(thread: int) -> list[FrameType]:
     """Its frames, outermost first."""
-    frame, found = sys._current_frames().get(thread), []
-    while frame is not None:
-        found.append(frame)
-        frame = frame.f_back
-    return found[::-1]
+    innermost = sys._current_frames().get(thread)
+    return [] if innermost is None else [frame for frame, _ in traceback.walk_stack(innermost)][::-1]
 
 
 def _another_connection(store: Any) -> Any:
