@@ -131,23 +131,19 @@ class DDPStrategy(DistributedStrategy):
 
     def renew(self) -> None:
         """Wrap anew where parameters were frozen or unfrozen: DDP knows those of its construction."""
-        module = self.lightning_module
-        assert module is not None
-        trained = [p for p in module.parameters() if p.requires_grad]
+        trained = [p for p in self._module.parameters() if p.requires_grad]
         if len(trained) != len(self._trained) or any(a is not b for a, b in zip(trained, self._trained, strict=True)):
-            self._wrap(module)
+            self._wrap(self._module)
 
     def step(self, name: str) -> Callable[..., Any]:
         """The training step goes through DDP; every other calls the bare module, whatever other processes do."""
-        module = self.lightning_module
-        manual = module is not None and not module.automatic_optimization  # runs backward inside the step
+        manual = not self._module.automatic_optimization  # runs backward inside the step
         if name != "training_step" or manual or self._ddp is None:
             return super().step(name)
         return lambda *args: self._ddp(name, *args)  # type: ignore[misc]  # there is one until teardown
 
     def idle_step(self) -> Tensor | None:
-        assert self.lightning_module is not None
-        own_steps = not self.lightning_module.automatic_optimization or self._steps_communicate
+        own_steps = not self._module.automatic_optimization or self._steps_communicate
         if own_steps or self._ddp is None or self.ddp_kwargs.get("static_graph"):
             return None
         return self._ddp("")  # type: ignore[no-any-return]  # a tensor
@@ -160,9 +156,9 @@ class DDPStrategy(DistributedStrategy):
 
     def share_buffers(self) -> None:
         """Every process evaluates the buffers that a checkpoint would hold: batch-norm statistics of process 0."""
-        if self.lightning_module is None or self._ddp is None:
+        if self._ddp is None:
             return
-        buffers = [buffer for buffer in self.lightning_module.buffers() if buffer.numel()]
+        buffers = [buffer for buffer in self._module.buffers() if buffer.numel()]
         for dtype in dict.fromkeys(buffer.dtype for buffer in buffers):
             same = [buffer for buffer in buffers if buffer.dtype == dtype]
             flat = torch.cat([buffer.detach().reshape(-1) for buffer in same])
@@ -182,10 +178,9 @@ class DDPStrategy(DistributedStrategy):
 
     def unused(self, parameters: list[nn.Parameter]) -> RuntimeError | None:
         """The error that names parameters which got no gradient; None where that is allowed, or there are none."""
-        assert self.lightning_module is not None
         if self.ddp_kwargs.get("find_unused_parameters") or not parameters:
             return None
-        names = {id(p): name for name, p in self.lightning_module.named_parameters()}
+        names = {id(p): name for name, p in self._module.named_parameters()}
         unused = [names[id(p)] for p in parameters if id(p) in names]
         shown = ", ".join(unused[:8]) + (f" and {len(unused) - 8} more" if len(unused) > 8 else "")
         return RuntimeError(

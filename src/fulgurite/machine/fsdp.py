@@ -278,18 +278,13 @@ class ShardedStrategy(DistributedStrategy):
 
     def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> None:
         own = self._module.state_dict()
-        self._module.load_state_dict(
-            {name: self.placed(value, own[name]) if name in own else value for name, value in state.items()},
-            strict=strict,
-        )
+        super().load_state_dict({name: self.placed(value, own.get(name)) for name, value in state.items()}, strict)
 
     def load_optimizer(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
         """Also a state that one process saved: each tensor of a parameter's shape is spread as the parameter is."""
-        parameters = parameters_of(optimizer)
+        parameters = dict(enumerate(parameters_of(optimizer)))
         spread = {
-            i: {name: self.placed(value, parameters[i]) for name, value in values.items()}
-            if i < len(parameters)
-            else values
+            i: {name: self.placed(value, parameters.get(i)) for name, value in values.items()}
             for i, values in state["state"].items()
         }
         optimizer.load_state_dict({**state, "state": spread})
@@ -303,11 +298,6 @@ class ShardedStrategy(DistributedStrategy):
         everywhere = [Replicate()] * like.device_mesh.ndim
         whole = DTensor.from_local(value.to(like.device), like.device_mesh, everywhere, run_check=False)
         return whole.redistribute(placements=like.placements).to(like.device)
-
-    @property
-    def _module(self) -> LightningModule:
-        assert self.lightning_module is not None
-        return self.lightning_module
 
 
 class FSDPStrategy(ShardedStrategy):

@@ -202,10 +202,8 @@ class FunctionLauncher:
             )
         for logger in trainer.loggers:
             _ = logger.version  # ranks that each look for the next free number find different ones
-        draws = collect_rng_state()
-        work: Any = (trainer, name, arguments, draws)
-        if method != "fork":
-            work = _by_value(work)
+        made = (trainer, name, arguments, collect_rng_state())
+        work = made if method == "fork" else _by_value(made)
         store, address, port = open_store(self.strategy)
         children, processes = Children([]), []
         try:
@@ -268,7 +266,7 @@ def _rank_of_function(
     os.environ.update(environment)
     rank = rank_zero_only.rank = int(environment["RANK"])
     line = supervise.connect(Line(rank, starter, connection))
-    code = 1
+    code = 0
     try:
         forked = not isinstance(call, bytes)
         trainer, name, arguments, draws = call if forked else pickle.loads(call)
@@ -284,7 +282,6 @@ def _rank_of_function(
         weights = _weights_of(known["module"])
         if int(environment["LOCAL_RANK"]) == 0:
             line.say("done", _given_back(trainer, known, weights, value))
-        code = 0
     except BaseException as exception:
         line.say_left(exception)
         if line.reported is None and not supervise.leaves_together(exception):

@@ -70,6 +70,11 @@ class Strategy:
         self.checkpoint_io: TorchCheckpointIO = TorchCheckpointIO()
 
     @property
+    def _module(self) -> LightningModule:
+        assert self.lightning_module is not None
+        return self.lightning_module
+
+    @property
     def is_global_zero(self) -> bool:
         return self.global_rank == 0
 
@@ -158,12 +163,10 @@ class Strategy:
         return self.checkpoint_io.load_checkpoint(path, map_location="cpu", weights_only=weights_only)
 
     def state_dict(self) -> dict[str, Any]:
-        assert self.lightning_module is not None
-        return self.lightning_module.state_dict()
+        return self._module.state_dict()
 
     def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> None:
-        assert self.lightning_module is not None
-        self.lightning_module.load_state_dict(state, strict=strict)
+        self._module.load_state_dict(state, strict=strict)
 
     def load_optimizer(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
         optimizer.load_state_dict(state)

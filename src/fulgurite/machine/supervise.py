@@ -453,13 +453,11 @@ class ScriptRanks:
             return
         failing = getattr(sys, "last_value", None) is not None
         until = time.monotonic() + (GRACE if failing else END if self._left is None else 2 * GRACE)
-        try:
+        with contextlib.suppress(KeyboardInterrupt):
             while any(child.alive for child in self.children.members) and time.monotonic() < until:
                 self.children.attend()
                 if self.children.failure() is not None:
                     until = min(until, time.monotonic() + GRACE)
-        except KeyboardInterrupt:
-            pass
         self.children.end(0)
         late = ", ".join(str(child.rank) for child in self.children.members if child.ended_by_us)
         if late and not failing and self._left is None:
