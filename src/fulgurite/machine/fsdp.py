@@ -168,16 +168,15 @@ class ShardedStrategy(DistributedStrategy):
 
     def clip_grad_norm(self, parameters: list[Tensor], max_norm: float) -> Tensor:
         """By the norm over all processes; parameters may be spread in different ways."""
-        kinds: dict[Any, list[Tensor]] = defaultdict(list)
+        kinds: dict[DeviceMesh | None, list[Any]] = defaultdict(list)  # parameters, each of which has a gradient
         for p in parameters:
             if p.grad is not None:
-                kinds[_mesh_of(p.grad)].append(p.grad)
-        norms = [_whole(nn.utils.get_total_norm(gradients)) for gradients in kinds.values()]
+                kinds[getattr(p.grad, "device_mesh", None)].append(p)
+        norms = [_whole(nn.utils.get_total_norm([p.grad for p in alike])) for alike in kinds.values()]
         if not norms:
             return torch.tensor(0.0)
         total = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
-        for kind in kinds:
-            alike = [p for p in parameters if p.grad is not None and _mesh_of(p.grad) == kind]
+        for alike in kinds.values():
             nn.utils.clip_grads_with_norm_(alike, max_norm, total)
         return total
 
@@ -520,10 +519,6 @@ class ModelParallelStrategy(ShardedStrategy):
     def _tensor_size(self) -> int:
         tensor = self._sizes[1]
         return self.num_processes if tensor == "auto" else tensor
-
-
-def _mesh_of(tensor: Tensor) -> DeviceMesh | None:
-    return tensor.device_mesh if isinstance(tensor, DTensor) else None
 
 
 def _whole(tensor: Tensor) -> Tensor:

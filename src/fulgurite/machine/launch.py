@@ -136,11 +136,10 @@ class ScriptLauncher:
     def _start(self) -> ScriptRanks:
         strategy, program = self.strategy, _program(self.strategy)
         store, address, port = open_store(strategy)
-        children = Children([])
-        ranks = ScriptRanks(children, store)
+        ranks = ScriptRanks(Children([]), store)
         atexit.register(ranks.finish)
         for local in range(1, strategy.num_processes):
-            children.members.append(_run_again(program, environment_of_rank(local, strategy, address, port)))
+            ranks.children.members.append(_run_again(program, environment_of_rank(local, strategy, address, port)))
         os.environ.update(environment_of_rank(0, strategy, address, port))
         supervise.share_threads(strategy.num_processes)
         return ranks
@@ -226,8 +225,7 @@ class FunctionLauncher:
     def _await(self, children: Children) -> None:
         while any(child.alive for child in children.members):
             children.attend()
-            failure = children.failure()
-            if failure is not None:
+            if (failure := children.failure()) is not None:
                 children.end()
                 raise error_of(failure)
         children.attend(0)
