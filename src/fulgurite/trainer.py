@@ -7,10 +7,10 @@ import copy
 import math
 import os
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,6 @@ if TYPE_CHECKING:
     from fulgurite.profilers.profiler import Profiler
     from fulgurite.tuner.tuning import Tuner
 
-T = TypeVar("T")
 __all__ = ["Trainer", "seed_everything"]
 __path__: list[str] = []  # Lightning has modules below it, such as trainer.states, which compat's table finds
 _STAGE_OF = dict(zip(TrainerFn, STAGES, strict=True))  # fit: train, validate: validation, and so on
@@ -69,15 +68,6 @@ _NEEDED = {
     "training_step": "For example: def training_step(self, batch, batch_idx): return self.compute_loss(batch)",
     "configure_optimizers": "For example: def configure_optimizers(self): return torch.optim.Adam(self.parameters())",
 }
-
-
-def _view(read: Callable[[Trainer], T], doc: str) -> T:
-    """A property of the trainer that only shows something."""
-    return property(read, doc=doc)  # type: ignore[return-value]  # what an instance shows
-
-
-def _during(stage: RunningStage, doc: str) -> bool:
-    return _view(lambda t: t.state.stage == stage, doc)
 
 
 class Trainer(OldMembers):
@@ -812,11 +802,30 @@ class Trainer(OldMembers):
             (print if bar is None else bar.print)(*args, **kwargs)
 
     # what happens now
-    training = _during(RunningStage.TRAINING, "Whether a training batch may be running.")
-    validating = _during(RunningStage.VALIDATING, "Whether validation runs, within fit or by itself.")
-    testing = _during(RunningStage.TESTING, "Whether testing runs.")
-    predicting = _during(RunningStage.PREDICTING, "Whether prediction runs.")
-    sanity_checking = _during(RunningStage.SANITY_CHECKING, "Whether the validation batches ahead of training run.")
+    @property
+    def training(self) -> bool:
+        """Whether a training batch may be running."""
+        return self.state.stage == RunningStage.TRAINING
+
+    @property
+    def validating(self) -> bool:
+        """Whether validation runs, within fit or by itself."""
+        return self.state.stage == RunningStage.VALIDATING
+
+    @property
+    def testing(self) -> bool:
+        """Whether testing runs."""
+        return self.state.stage == RunningStage.TESTING
+
+    @property
+    def predicting(self) -> bool:
+        """Whether prediction runs."""
+        return self.state.stage == RunningStage.PREDICTING
+
+    @property
+    def sanity_checking(self) -> bool:
+        """Whether the validation batches ahead of training run."""
+        return self.state.stage == RunningStage.SANITY_CHECKING
 
     @property
     def evaluating(self) -> bool:
@@ -829,8 +838,15 @@ class Trainer(OldMembers):
         return self.state.status == TrainerStatus.INTERRUPTED
 
     # counters
-    current_epoch = _view(lambda t: t.progress.epoch, "Epochs finished.")
-    global_step = _view(lambda t: t.progress.global_step, "Optimizer steps taken, of all optimizers together.")
+    @property
+    def current_epoch(self) -> int:
+        """Epochs finished."""
+        return self.progress.epoch
+
+    @property
+    def global_step(self) -> int:
+        """Optimizer steps taken, of all optimizers together."""
+        return self.progress.global_step
 
     @property
     def batches_that_stepped(self) -> int:
@@ -870,9 +886,20 @@ class Trainer(OldMembers):
         """Batches of each validation loader that the sanity check uses."""
         return [min(n, self.num_sanity_val_steps) for n in self.num_val_batches]
 
-    num_val_batches = _view(lambda t: t._limits_of("validation"), "Validation batches, for each loader.")
-    num_test_batches = _view(lambda t: t._limits_of("test"), "Test batches, for each loader.")
-    num_predict_batches = _view(lambda t: t._limits_of("predict"), "Batches to predict, for each loader.")
+    @property
+    def num_val_batches(self) -> list[int | float]:
+        """Validation batches, for each loader."""
+        return self._limits_of("validation")
+
+    @property
+    def num_test_batches(self) -> list[int | float]:
+        """Test batches, for each loader."""
+        return self._limits_of("test")
+
+    @property
+    def num_predict_batches(self) -> list[int | float]:
+        """Batches to predict, for each loader."""
+        return self._limits_of("predict")
 
     @property
     def estimated_stepping_batches(self) -> int | float:
@@ -896,8 +923,15 @@ class Trainer(OldMembers):
             self._results.pull()
         return self._metrics
 
-    callback_metrics = _view(lambda t: t._current().callback, "What callbacks may monitor: every logged value by name.")
-    logged_metrics = _view(lambda t: t._current().logged, "What was, or will next be, written to the loggers.")
+    @property
+    def callback_metrics(self) -> dict[str, Any]:
+        """What callbacks may monitor: every logged value by name."""
+        return self._current().callback
+
+    @property
+    def logged_metrics(self) -> dict[str, Any]:
+        """What was, or will next be, written to the loggers."""
+        return self._current().logged
 
     @property
     def progress_bar_metrics(self) -> dict[str, float]:
@@ -932,10 +966,25 @@ class Trainer(OldMembers):
     def _loaders_of(self, stage: str) -> Any:
         return self._run.data.given.get(stage) if self._run is not None else None
 
-    train_dataloader = _view(lambda t: t._loaders_of("train"), "The training loader, as it was given.")
-    val_dataloaders = _view(lambda t: t._loaders_of("validation"), "The validation loaders, as they were given.")
-    test_dataloaders = _view(lambda t: t._loaders_of("test"), "The test loaders, as they were given.")
-    predict_dataloaders = _view(lambda t: t._loaders_of("predict"), "The loaders to predict, as they were given.")
+    @property
+    def train_dataloader(self) -> Any:
+        """The training loader, as it was given."""
+        return self._loaders_of("train")
+
+    @property
+    def val_dataloaders(self) -> Any:
+        """The validation loaders, as they were given."""
+        return self._loaders_of("validation")
+
+    @property
+    def test_dataloaders(self) -> Any:
+        """The test loaders, as they were given."""
+        return self._loaders_of("test")
+
+    @property
+    def predict_dataloaders(self) -> Any:
+        """The loaders to predict, as they were given."""
+        return self._loaders_of("predict")
 
     @property
     def loggers(self) -> list[Logger]:
@@ -992,14 +1041,36 @@ class Trainer(OldMembers):
 
         return next((callback for callback in self.callbacks if isinstance(callback, ProgressBar)), None)
 
-    precision = _view(lambda t: t.precision_plugin.precision, "The precision's full name.")
-    scaler = _view(lambda t: t.precision_plugin.scaler, 'The gradient scaler of "16-mixed", else None.')
+    @property
+    def precision(self) -> str:
+        """The precision's full name."""
+        return self.precision_plugin.precision
+
+    @property
+    def scaler(self) -> Any:
+        """The gradient scaler of "16-mixed", else None."""
+        return self.precision_plugin.scaler
 
     # processes
-    world_size = _view(lambda t: t.strategy.world_size, "Number of processes in all.")
-    global_rank = _view(lambda t: t.strategy.global_rank, "The number of this process among all.")
-    local_rank = _view(lambda t: t.strategy.local_rank, "The number of this process on its machine.")
-    node_rank = _view(lambda t: t.strategy.node_rank, "The number of this machine.")
+    @property
+    def world_size(self) -> int:
+        """Number of processes in all."""
+        return self.strategy.world_size
+
+    @property
+    def global_rank(self) -> int:
+        """The number of this process among all."""
+        return self.strategy.global_rank
+
+    @property
+    def local_rank(self) -> int:
+        """The number of this process on its machine."""
+        return self.strategy.local_rank
+
+    @property
+    def node_rank(self) -> int:
+        """The number of this machine."""
+        return self.strategy.node_rank
 
     @property
     def is_global_zero(self) -> bool:
@@ -1012,7 +1083,10 @@ class Trainer(OldMembers):
         devices = self.strategy.parallel_devices or [self.strategy.root_device]
         return [i if device.index is None else device.index for i, device in enumerate(devices)]
 
-    num_devices = _view(lambda t: t.strategy.num_processes, "Devices of this machine in use.")
+    @property
+    def num_devices(self) -> int:
+        """Devices of this machine in use."""
+        return self.strategy.num_processes
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, int] | None:
