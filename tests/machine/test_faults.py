@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from helpers.faults import CASES, PROGRAM, Case, run_case
-from helpers.programs import Program
+from helpers.programs import Program, run_program
 
 pytestmark = [pytest.mark.multi, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -29,6 +29,21 @@ def test_the_run_ends_soon_says_why_once_and_leaves_nothing(case: Case, tmp_path
     assert not ended.left, f"still there: {ended.left}\n{said}"
     assert not ended.files, ended.files
     assert case.in_time(ended), f"{ended.others} and {ended.after} s after the fault:\n{said}"
+
+
+def test_a_failure_found_in_the_last_moment_of_rank_zero_is_told(tmp_path: Path) -> None:
+    """The rank that failed takes its time to leave, and rank 0 has come to the end of the program meanwhile."""
+    script = PROGRAM.replace(
+        'if case == "after fit" and rank() == 0: time.sleep(3)',
+        """if rank() == 0:
+        from fulgurite.machine import supervise
+        while supervise.script_ranks.told is None: time.sleep(0.001)
+    import atexit
+    if rank() == 1: atexit.register(time.sleep, 1)""",
+    )
+    ended = run_program(script, "after fit", "ddp", "2", folder=tmp_path)
+    assert ended.code == 1 and ended.err.count("[rank 1] ValueError: boom after fit") == 1, ended.out + ended.err
+    assert not ended.left and not ended.files
 
 
 def test_after_a_full_disk_the_checkpoint_before_is_whole(tmp_path: Path) -> None:

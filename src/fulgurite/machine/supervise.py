@@ -296,6 +296,8 @@ class ScriptRanks:
         self._interrupts: list[float] = []  # when Ctrl-C was pressed in this call
         self._said_so = False
         self._stopped = False  # by Ctrl-C, out of a wait for other ranks
+        self._finishing = False  # rank 0 has come to the end of the program
+        self.watcher = threading.Thread(target=self.watch, name="fulgurite: ranks alive?", daemon=True)
 
     def await_ready(self) -> None:
         """Until all have come to the same call of the trainer."""
@@ -319,7 +321,7 @@ class ScriptRanks:
         """In a thread: once a rank has failed, nobody goes on."""
         while (told := self._failed()) is None:
             self.children.attend()
-            if self.children.over:
+            if self.children.over or self._finishing:
                 return
             self._heed_ctrl_c()
         self.told = told
@@ -447,6 +449,10 @@ class ScriptRanks:
 
     def finish(self) -> None:
         """At the end of the program: the others come to theirs, and how they end counts."""
+        self._finishing = True
+        if self.watcher.is_alive():
+            with contextlib.suppress(KeyboardInterrupt):
+                self.watcher.join(3 * GRACE)  # it may be about to say how the run failed
         if self._only_printed:
             self._leave_failing()
         if self.children.over or self.told is not None:
