@@ -117,6 +117,27 @@ def test_the_program_is_run_again_as_it_was_started(tmp_path: Path, how: str) ->
 
 
 @pytest.mark.slow
+def test_what_a_program_has_set_in_torch_holds_in_the_processes_it_spawns(tmp_path: Path) -> None:
+    script = (
+        DEFINED
+        + """
+class Tells(Net):
+    def on_train_start(self):
+        say(torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(),
+            torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision())
+
+if __name__ == "__main__":
+    torch.set_float32_matmul_precision("high")
+    flags = dict(deterministic="warn", benchmark=True, max_epochs=1, enable_checkpointing=False, **off)
+    pl.Trainer(devices=2, strategy="ddp_spawn", **flags).fit(Tells(), loader())
+"""
+    )
+    ended = run_program(script, folder=tmp_path)
+    assert ended.code == 0, ended.err
+    assert sorted(ended.out.splitlines()) == ["[0] True True True high", "[1] True True True high"]
+
+
+@pytest.mark.slow
 def test_what_cannot_travel_is_named(tmp_path: Path) -> None:
     script = (
         DEFINED

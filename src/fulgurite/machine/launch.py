@@ -128,7 +128,7 @@ class ScriptLauncher:
         if supervise.script_ranks is None:
             supervise.script_ranks = self._start()
             supervise.script_ranks.await_ready()
-            threading.Thread(target=supervise.script_ranks.watch, name="fulgurite: ranks alive?", daemon=True).start()
+            supervise.script_ranks.watcher.start()
         self.strategy.launcher = None
         self.strategy.find_rank()
         return attrgetter(name)(trainer)(**arguments)
@@ -201,7 +201,7 @@ class FunctionLauncher:
             )
         for logger in trainer.loggers:
             _ = logger.version  # ranks that each look for the next free number find different ones
-        made = (trainer, name, arguments, collect_rng_state())
+        made = (trainer, name, arguments, collect_rng_state(), _torch_settings())
         work = made if method == "fork" else _by_value(made)
         store, address, port = open_store(self.strategy)
         children, processes = Children([]), []
@@ -267,8 +267,9 @@ def _rank_of_function(
     code = 0
     try:
         forked = not isinstance(call, bytes)
-        trainer, name, arguments, draws = call if forked else pickle.loads(call)
+        trainer, name, arguments, draws, settings = call if forked else pickle.loads(call)
         restore_rng_state(draws)  # as if this process had run the program up to here
+        _set_torch(*settings)
         if forked:
             torch.set_num_threads(1)  # GNU OpenMP hangs in a child whose parent has used it
         else:
@@ -317,7 +318,25 @@ def _forwarded(children: Children) -> Iterator[None]:
 # what travels
 
 
-def _by_value(call: tuple[Trainer, str, dict[str, Any], dict[str, Any]]) -> bytes:
+def _torch_settings() -> tuple[Any, ...]:
+    """What a program may have set for all that follows, this trainer's `deterministic` and `benchmark` among it."""
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.backends.cudnn.benchmark,
+        torch.get_float32_matmul_precision(),
+        torch.get_default_dtype(),
+    )
+
+
+def _set_torch(deterministic: bool, warn_only: bool, benchmark: bool, precision: str, dtype: torch.dtype) -> None:
+    torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+    torch.backends.cudnn.benchmark = benchmark
+    torch.set_float32_matmul_precision(precision)
+    torch.set_default_dtype(dtype)
+
+
+def _by_value(call: tuple[Any, ...]) -> bytes:
     """The call as bytes. Not through torch's own pickler: it would have the ranks train the same memory."""
     failed: Exception | None = None
     for dumps in _picklers():
@@ -330,7 +349,7 @@ def _by_value(call: tuple[Trainer, str, dict[str, Any], dict[str, Any]]) -> byte
             "strategy='ddp_spawn': the new processes cannot import what is defined in a notebook or in `python -c`. "
             "Use strategy='ddp_notebook', put the classes into a file, or pip install cloudpickle."
         )
-    trainer, _, arguments, _ = call
+    trainer, _, arguments, *_ = call
     where = _culprit({"trainer": trainer.__getstate__(), **arguments}, "")
     raise MisconfigurationException(
         f"strategy='ddp_spawn' sends the model, the data and the trainer to new processes, and {where} cannot be "
