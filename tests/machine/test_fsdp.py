@@ -19,6 +19,7 @@ from torch.distributed.fsdp import (
     MixedPrecision,
     MixedPrecisionPolicy,
     ShardingStrategy,
+    fully_shard,
 )
 from torch.distributed.fsdp.wrap import CustomPolicy, ModuleWrapPolicy, size_based_auto_wrap_policy
 from torch.torch_version import TorchVersion
@@ -220,6 +221,33 @@ def test_layers_of_the_meta_device_are_made_as_they_would_have_been() -> None:
     torch.manual_seed(4)
     for _ in range(2):
         quiet(strategy="fsdp", precision="32-true", max_steps=0).fit(model, loader(6))
+    torch.manual_seed(4)
+    reference = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 1))
+    sharded = {name.removeprefix("net."): value for name, value in weights(model).items()}
+    assert furthest(sharded, weights(reference)) == 0
+
+
+class ShardsOnMeta(OnMeta):
+    """Its own `configure_model` shards what has no memory yet: one layer, or all."""
+
+    def __init__(self, whole: bool) -> None:
+        super().__init__()
+        self.whole = whole
+
+    def configure_model(self) -> None:
+        super().configure_model()
+        fully_shard(self.net[0], mesh=self.device_mesh)  # type: ignore[index]  # a Sequential by now
+        if self.whole:
+            fully_shard(self, mesh=self.device_mesh)
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.filterwarnings("ignore:DTensor random operators may not have complete support on cpu")
+@pytest.mark.parametrize("whole", [False, True])
+def test_layers_that_configure_model_shards_on_the_meta_device_are_made_too(whole: bool) -> None:
+    model = ShardsOnMeta(whole)
+    torch.manual_seed(4)
+    quiet(strategy="fsdp", precision="32-true", max_steps=0).fit(model, loader(6))
     torch.manual_seed(4)
     reference = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 1))
     sharded = {name.removeprefix("net."): value for name, value in weights(model).items()}

@@ -415,8 +415,9 @@ class FSDPStrategy(ShardedStrategy):
 
     def _shard(self, module: LightningModule) -> None:
         assert self.device_mesh is not None
-        if isinstance(module, FSDPModule):
-            return  # by an earlier call, or by configure_model
+        if isinstance(module, FSDPModule):  # by an earlier call, or by configure_model
+            _make_real(module, self.root_device)
+            return
         policy, buffers = _as_fsdp2(self.mixed_precision or _mixed_precision(module.trainer.precision_plugin))
         for buffer in module.buffers() if buffers is not None else ():
             buffer.data = buffer.data.to(buffers) if buffer.is_floating_point() else buffer.data
@@ -434,16 +435,7 @@ class FSDPStrategy(ShardedStrategy):
 
     def _settle(self, unit: nn.Module) -> None:
         """Before sharding: parameters on the device, those of the meta device made, all as on the first process."""
-        for part in unit.modules():
-            own = [*part.parameters(recurse=False), *part.buffers(recurse=False)]
-            if any(tensor.is_meta and not isinstance(tensor, DTensor) for tensor in own):
-                part.to_empty(device=self.root_device, recurse=False)
-                if not callable(reset := getattr(part, "reset_parameters", None)):
-                    raise MisconfigurationException(
-                        f"a {type(part).__name__} was created on the meta device, and has no reset_parameters() that "
-                        "would give its weights values. Define it, or create the layer on a real device."
-                    )
-                reset()
+        _make_real(unit, self.root_device)
         self._share_whole(unit)
 
 
@@ -500,11 +492,7 @@ class ModelParallelStrategy(ShardedStrategy):
                 'to it: call fully_shard(self, mesh=self.device_mesh["data_parallel"]) or parallelize_module(..., '
                 "self.device_mesh[\"tensor_parallel\"], plan) there, or use strategy='fsdp'."
             )
-        for part in module.modules():
-            own = [*part.parameters(recurse=False), *part.buffers(recurse=False)]
-            if any(tensor.is_meta for tensor in own):
-                part.to_empty(device=self.root_device, recurse=False)
-                getattr(part, "reset_parameters")()  # noqa: B009  the error of a layer without one says its class
+        _make_real(module, self.root_device)
         self._share_whole(module)  # such as a layer that every process of a tensor-parallel group has
 
     @property
@@ -519,6 +507,19 @@ class ModelParallelStrategy(ShardedStrategy):
     def _tensor_size(self) -> int:
         tensor = self._sizes[1]
         return self.num_processes if tensor == "auto" else tensor
+
+
+def _make_real(module: nn.Module, device: torch.device) -> None:
+    """What was created on the meta device gets memory, and the values that each layer begins with."""
+    for part in module.modules():
+        if any(tensor.is_meta for tensor in [*part.parameters(recurse=False), *part.buffers(recurse=False)]):
+            part.to_empty(device=device, recurse=False)
+            if not callable(reset := getattr(part, "reset_parameters", None)):
+                raise MisconfigurationException(
+                    f"a {type(part).__name__} was created on the meta device, and has no reset_parameters() that "
+                    "would give its weights values. Define it, or create the layer on a real device."
+                )
+            reset()
 
 
 def _whole(tensor: Tensor) -> Tensor:
