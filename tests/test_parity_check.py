@@ -9,11 +9,13 @@ import torch
 from torch.utils.data import DataLoader
 
 import fulgurite as pl
+from fulgurite.parity import _close
 from fulgurite.utilities.exceptions import MisconfigurationException
 from helpers.cases import QUIET, Buckets, Net, Stream, samples
 
 pytestmark = [pytest.mark.multi]
 VAL = DataLoader(samples(4), 2)
+INF, NAN = float("inf"), float("nan")
 
 
 class Leaning(Net):
@@ -47,6 +49,15 @@ def test_a_bucketed_sampler_is_compared_in_groups() -> None:
     loader = DataLoader(samples(31), batch_sampler=Buckets([4, 3, 5, 2, 6, 1, 7, 3]))
     report = pl.Trainer(**QUIET).check_parity(Net(metrics=False), loader, VAL, devices=3)
     assert report.equal, str(report)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "close"),
+    [(1.0, 1.00009, True), (1.0, 1.001, False), (1e-9, 0.0, True), (INF, INF, True), (NAN, NAN, True)]
+    + [(INF, 1.0, False), (INF, -INF, False), (INF, NAN, False), (NAN, 1.0, False)],
+)
+def test_what_counts_as_equal(a: float, b: float, close: bool) -> None:
+    assert _close(a, b, 1e-4) is _close(b, a, 1e-4) is close
 
 
 def test_a_stream_cannot_be_put_together() -> None:

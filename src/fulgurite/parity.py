@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -220,7 +221,7 @@ def _furthest(own: dict[str, Any], other: dict[str, Any], tolerance: float) -> s
 
 
 def _close(a: float, b: float, tolerance: float) -> bool:
-    return a == b or (a != a and b != b) or abs(a - b) <= tolerance * max(1.0, abs(a), abs(b))
+    return (a != a and b != b) or math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)
 
 
 def _likely(model: nn.Module) -> str:
