@@ -179,6 +179,9 @@ def _limit(name: str, limit: Any) -> Limit:
                 f"{name}={limit}: a part of the batches is between 0.0 and 1.0; a number of batches is whole."
             )
         return int(limit)
+    if limit == 1:
+        meant = "one batch; 1.0 would be all of them" if isinstance(limit, int) else "all batches; 1 would be one"
+        rank_zero_info(f"{name}={limit} is {meant}.")
     return limit
 
 

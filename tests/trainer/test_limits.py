@@ -51,6 +51,14 @@ def test_batches_of_evaluation(method: str, flag: str, limit: float, batches: in
     assert len(model.seen("vep").split()) == batches
 
 
+@pytest.mark.parametrize(("limit", "meant"), [(1, "one batch; 1.0 would"), (1.0, "all batches; 1 would"), (2, "")])
+def test_what_a_limit_of_one_means_is_said(limit: float, meant: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        pl.Trainer(**QUIET, limit_val_batches=limit)
+    said = [r.getMessage() for r in caplog.records if "limit_val_batches" in r.getMessage()]
+    assert len(said) == bool(meant) and all(f"limit_val_batches={limit} is {meant}" in message for message in said)
+
+
 def test_each_loader_has_its_own_limit() -> None:
     class Two(Counting):
         def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
