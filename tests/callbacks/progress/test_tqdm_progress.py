@@ -52,6 +52,19 @@ def test_bars_of_the_other_stages(capsys):
     assert [line.split(":")[0] for line in lines] == ["Validation", "Testing DataLoader 1", "Predicting"]
 
 
+@pytest.mark.parametrize("stage", ["validate", "test", "predict"])
+def test_a_bar_whose_start_does_not_call_ours_is_opened_when_it_is_drawn(stage, capsys):
+    class Mine(TQDMProgressBar):
+        def on_validation_start(self, trainer, pl_module): ...
+
+        on_test_start = on_predict_start = on_validation_start
+
+    trainer = fit(bar(Mine), max_epochs=1)
+    capsys.readouterr()
+    getattr(trainer, stage)(Tiny(), data(3))
+    assert " 3/3 " in capsys.readouterr().out
+
+
 def test_a_bar_that_is_not_there_yet():
     with pytest.raises(TypeError, match="no train bar yet"):
         TQDMProgressBar().train_progress_bar  # noqa: B018

@@ -246,8 +246,12 @@ class TimedProgressBar(ProgressBar):
         self._evaluated = ""
         self.reset_dataloader_idx_tracker()
 
+    @staticmethod
+    def _validation(trainer: Trainer) -> str:
+        return "sanity" if trainer.sanity_checking else "validation"
+
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._start("sanity" if trainer.sanity_checking else "validation")
+        self._start(self._validation(trainer))
 
     def on_validation_batch_end(
         self,
@@ -259,7 +263,7 @@ class TimedProgressBar(ProgressBar):
         dataloader_idx: int = 0,
     ) -> None:
         if time.monotonic() >= self._next:
-            self._step(self._evaluated, batch_idx + 1, dataloader_idx)
+            self._step(self._validation(trainer), batch_idx + 1, dataloader_idx)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._end()
