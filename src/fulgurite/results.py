@@ -495,7 +495,7 @@ def first_not_finite(losses: list[Tensor]) -> int | None:
     """Index of the first loss that is nan or infinite; one wait for the device in all."""
     if not losses:
         return None
-    finite = torch.isfinite(torch.stack([loss.reshape(()) for loss in losses]))
+    finite = torch.isfinite(torch.stack([loss.reshape(()) if loss.dim() else loss for loss in losses]))
     return None if bool(finite.all()) else int((~finite).nonzero()[0])
 
 
