@@ -7,14 +7,14 @@ loggers when a row is due, the bar when it draws, callbacks when they look at `t
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fulgurite.hooks import TABLE
 from fulgurite.utilities.data import extract_batch_size, first_size
@@ -104,6 +104,10 @@ class Slot:
         self.epoch_name = f"{self.raw_name}_epoch{suffix}" if forked else self.name
         self.clear()
 
+    @property
+    def key(self) -> tuple[str, str, int | None]:
+        return self.fx, self.raw_name, self.loader if self.options.add_dataloader_idx else None
+
     def clear(self) -> None:
         self.fresh = False
         self.last = self.total = None
@@ -125,7 +129,14 @@ class Slot:
     def compute(self) -> Any:
         """The value of the epoch so far."""
         if self.metric is not None:
-            return self.metric.compute()
+            value = self.metric.compute()
+            if isinstance(value, Mapping):
+                raise ValueError(
+                    f"{type(self.metric).__name__}, logged as {self.raw_name!r} at {self.where}, computes "
+                    f"{', '.join(map(repr, value))}, and one name holds one number. Log what its compute() gives with "
+                    "self.log_dict at the epoch's end."
+                )
+            return value
         if self.total is None:
             return None
         return self.total / self.weight if self.options.reduce == "mean" else self.total
@@ -151,10 +162,12 @@ class Results:
     # writing
     def log(self, name: str, value: Any, raw: tuple[Any, ...], batch_size: int | None, attribute: str | None) -> None:
         """Keep one value. `raw` are the arguments of the call that say what shall become of it."""
-        slot = self.slots.get((self.run.fx, name, self.loader))
+        slot = self.slots.get((self.run.fx, name, self.loader if raw[7] else None))
         if slot is None or slot.raw != raw:
             slot = self._slot(name, value, raw, slot)
         slot.fresh = True
+        if slot.loader != self.loader:
+            slot.loader = None  # one value of several loaders
         if slot.metric is not None:
             self._log_metric(slot, name, value)
             return
@@ -175,11 +188,13 @@ class Results:
             weight: int | float = 1
             if options.reduce == "mean":
                 weight = batch_size if batch_size is not None else self._batch_size()
-            slot.add(value, weight)
+            slot.add(value.detach() if slot.enable_graph else value, weight)
 
     def _log_metric(self, slot: Slot, name: str, metric: Any) -> None:
         if metric is not slot.metric:
-            raise MisconfigurationException(self._two_metrics(name, slot, metric))
+            if self.run.attribute_of(slot.metric) is not None or self.run.attribute_of(metric) is None:
+                raise MisconfigurationException(self._two_metrics(name, slot, metric))
+            slot.metric = metric  # made anew by the user, in the place of the old one
         if slot.options.on_step:
             slot.last = getattr(metric, "_forward_cache", None)
 
@@ -202,6 +217,11 @@ class Results:
             known.raw = raw
             return known
         slot = Slot(fx, name, self.loader, options, raw, where, enable_graph=bool(raw[5]))
+        if isinstance(value, nn.ModuleDict):
+            raise MisconfigurationException(
+                f"self.log({name!r}, {type(value).__name__}) at {where}: a collection computes several values. Use "
+                "self.log_dict."
+            )
         if not isinstance(value, Tensor) and all(hasattr(value, act) for act in ("update", "compute", "reset")):
             slot.metric = value
             if self.run.attribute_of(value) is None:
@@ -212,7 +232,7 @@ class Results:
                 )
             if options.add_dataloader_idx and self.loader is not None:
                 self._refuse_shared_metric(slot)
-        self.slots[fx, name, self.loader] = slot
+        self.slots[slot.key] = slot
         return slot
 
     def _refuse_shared_metric(self, slot: Slot) -> None:
@@ -290,7 +310,7 @@ class Results:
                 f"self.log({name!r}, {value!r}) of type {type(value).__name__}: only numbers, tensors of one element "
                 "and metric objects (update, compute, reset) can be logged."
             )
-        return torch.tensor(value, dtype=torch.get_default_dtype(), device=self.run.device)
+        return torch.tensor(value, dtype=_kept_dtype(), device=self.run.device)
 
     def _single(self, name: str, value: Tensor) -> Tensor:
         if value.numel() != 1:
@@ -302,10 +322,10 @@ class Results:
 
     def _as_float(self, name: str, value: Tensor) -> Tensor:
         warn_once(
-            f"self.log({name!r}, ...) got a {value.dtype} tensor; it is averaged as {torch.get_default_dtype()}. "
+            f"self.log({name!r}, ...) got a {value.dtype} tensor; it is averaged as {_kept_dtype()}. "
             "Convert it to floating point to silence this."
         )
-        return value.to(torch.get_default_dtype())
+        return value.to(_kept_dtype())
 
     def _batch_size(self) -> int:
         if self.batch_size is None:
@@ -385,7 +405,7 @@ class Results:
         values = {
             s.step_name: s.last
             for s in self._readable()
-            if s.options.on_step and s.options.logger and s.last is not None and s.loader == self.loader
+            if s.options.on_step and s.options.logger and s.last is not None and s.loader in (None, self.loader)
         }
         if values and not self.run.in_sanity_check:
             self.run.write(values, step)
@@ -457,6 +477,12 @@ class NoResults(Results):
 
     def log(self, name: str, value: Any, raw: tuple[Any, ...], batch_size: int | None, attribute: str | None) -> None:
         return
+
+
+def _kept_dtype() -> torch.dtype:
+    """Of numbers that come without one. In a step of "16-true" or "bf16-true" the default would lose their digits."""
+    default = torch.get_default_dtype()
+    return torch.float32 if default.itemsize < 4 else default
 
 
 def user_line() -> str:

@@ -123,7 +123,7 @@ class SharedResults(Results):
     def value(self, slot: Slot) -> Any:
         if slot.options.rank_zero_only:
             return super().value(slot)
-        return self.values.get((slot.fx, slot.raw_name, slot.loader))
+        return self.values.get(slot.key)
 
     def last_batch_done(self, batches: int) -> None:
         super().last_batch_done(batches)
