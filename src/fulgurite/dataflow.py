@@ -15,7 +15,7 @@ import random
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
@@ -78,7 +78,7 @@ class DataFlow:
             self.open_train()
         if run.validates_in_epoch(run.progress.epoch) and "validation" not in self.evaluation:
             self.open_evaluation("validation")
-        if self.train_batches_count and not run.progress.in_epoch:
+        if not run.progress.in_epoch and not run.finished():
             if self.now is not None:
                 self.restore_draws(self.now)
                 self.now = None
@@ -151,7 +151,7 @@ class DataFlow:
         if not isinstance(loader, DataLoader):
             return loader
         draws = not isinstance(loader.dataset, IterableDataset) and not isinstance(loader.sampler, SequentialSampler)
-        if self.run.trainer.overfit_batches and draws:
+        if self.run.trainer.overfit_batches and draws and stage in ("train", "validation"):
             loader = _in_order(loader, stage)
         if os.environ.get("PL_SEED_WORKERS", "0") == "1" and loader.worker_init_fn is None:
             loader.worker_init_fn = functools.partial(pl_worker_init_function, rank=self.run.strategy.global_rank)
@@ -186,6 +186,17 @@ class DataFlow:
         if "validation" not in self.evaluation:
             return self.open_evaluation("validation")
         return self.has_batches("validation")
+
+    def close(self) -> None:
+        """The run is over: no data worker outlives it, also where workers are persistent."""
+        self._first = None
+        twins = self._looks_ahead or ()
+        for loader in (*twins, *loaders_of(self.train), *chain(*self.evaluation.values())):
+            for part in loaders_of(loader):
+                iterator = getattr(part, "_iterator", None)
+                if iterator is not None and hasattr(iterator, "_shutdown_workers"):
+                    iterator._shutdown_workers()
+                    part._iterator = None
 
     # training
     def train_batches(self, epoch: int, skip: int = 0) -> Batches:
@@ -497,8 +508,8 @@ def limited(count: int | None, limit: int | float, name: str) -> int | float:
     batches = int(count * limit)
     if count and not batches:
         raise MisconfigurationException(
-            f"{name}={limit} of {count} batches rounds to 0 batches. Use at least {name}={1 / count:.3g}, a whole "
-            f"number of batches such as {name}=1, or 0 to switch it off."
+            f"{name}={limit} of {count} batches rounds to 0 batches. Use at least {name}={round(1 / count, 3)}, a "
+            f"whole number of batches such as {name}=1, or 0 to switch it off."
         )
     return batches
 

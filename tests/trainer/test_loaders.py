@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -85,3 +87,30 @@ def test_a_loader_with_persistent_workers_may_have_been_iterated_before() -> Non
     assert len(list(data)) == 2
     _, model = fit(Reads(), data, max_epochs=2, limit_train_batches=1, limit_val_batches=0)
     assert model.order == [3, 2] * 2
+
+
+@pytest.mark.parametrize("flags", [{"max_epochs": 2}, {"max_epochs": 0}, {"max_steps": 0}], ids=str)
+@pytest.mark.parametrize("raises", [False, True])
+def test_no_worker_outlives_the_run(flags: dict[str, Any], raises: bool) -> None:
+    class Fails(Reads):
+        def on_train_batch_end(self, *_: Any) -> None:
+            if raises:
+                raise ZeroDivisionError
+
+    before = set(multiprocessing.active_children())
+    given = [DataLoader(Workers(), 2, sampler=s, num_workers=1, persistent_workers=True) for s in (Backwards(4), None)]
+    with contextlib.suppress(ZeroDivisionError):
+        fit(Fails(), given[0], given[1], **flags)
+    assert set(multiprocessing.active_children()) == before
+
+
+def test_only_training_and_validation_are_put_in_order_by_overfitting() -> None:
+    with pytest.warns(UserWarning, match="the train loader's Backwards is replaced"):
+        trainer, _ = fit(Counting(), DataLoader(torch.ones(4, 2), 2, sampler=Backwards(4)), overfit_batches=1)
+    shown = trainer.predict(Shown(), DataLoader(torch.arange(4.0), 2, sampler=Backwards(4)))
+    assert torch.cat(shown).tolist() == [3, 2, 1, 0]
+
+
+class Shown(Counting):
+    def predict_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        return batch

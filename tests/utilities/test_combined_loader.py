@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections import namedtuple
+from collections import OrderedDict, namedtuple
 from typing import Any
 
 import pytest
@@ -97,6 +97,10 @@ def test_loaders_can_be_replaced() -> None:
 def test_an_unknown_mode_is_told_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"mode='longest' is not one of 'min_size'"):
         CombinedLoader([], "longest")  # type: ignore[arg-type]
+
+
+def test_an_ordered_dictionary_of_loaders_yields_ordered_dictionaries() -> None:
+    assert type(next(iter(CombinedLoader(OrderedDict(a=[1], b=[2]))))[0]) is OrderedDict
 
 
 def test_loaders_open_when_iteration_begins() -> None:

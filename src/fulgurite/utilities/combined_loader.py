@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -164,7 +165,8 @@ def _filled(iterables: Any, values: Iterator[Any]) -> Any:
     if not _is_collection(iterables):
         return next(values)
     if isinstance(iterables, Mapping):
-        return {key: _filled(part, values) for key, part in iterables.items()}
+        filled = {key: _filled(part, values) for key, part in iterables.items()}
+        return OrderedDict(filled) if isinstance(iterables, OrderedDict) else filled
     parts = [_filled(part, values) for part in iterables]
     if hasattr(iterables, "_fields"):  # a named tuple
         return type(iterables)(*parts)
