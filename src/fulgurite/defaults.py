@@ -86,7 +86,7 @@ def checked_flags(given: dict[str, Any]) -> Flags:
         seconds = duration(interval, "val_check_interval").total_seconds()
     interval = 1.0 if interval is None or seconds is not None else interval
     every_n_epoch = given["check_val_every_n_epoch"]
-    if every_n_epoch is None and isinstance(interval, float) and seconds is None:
+    if every_n_epoch is None and isinstance(given["val_check_interval"], float):
         raise MisconfigurationException(
             f"check_val_every_n_epoch=None counts batches across epochs, so val_check_interval={interval} must be a "
             "whole number of batches, or a time."

@@ -137,7 +137,7 @@ def _scheduler_config(
     is_plateau = isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
     config.reduce_on_plateau = bool(entry.get("reduce_on_plateau", is_plateau))
     config.monitor = config.monitor or monitor
-    if config.reduce_on_plateau and config.monitor is None:
+    if config.reduce_on_plateau and config.monitor is None and module.automatic_optimization:
         raise MisconfigurationException(
             "ReduceLROnPlateau needs the name of a logged metric: return {'optimizer': optimizer, 'lr_scheduler': "
             "{'scheduler': scheduler, 'monitor': 'val_loss'}} from configure_optimizers."
@@ -162,7 +162,8 @@ def _check_protocol(module: LightningModule, scheduler: Any) -> None:
         raise TypeError(
             f"the scheduler {type(scheduler).__name__} has no {' and no '.join(missing)}, so it cannot be saved."
         )
-    if not isinstance(scheduler, LRSchedulerTypeTuple) and not overrides(module, "lr_scheduler_step", LightningModule):
+    steps_itself = not module.automatic_optimization or overrides(module, "lr_scheduler_step", LightningModule)
+    if not isinstance(scheduler, LRSchedulerTypeTuple) and not steps_itself:
         raise MisconfigurationException(
             f"{type(scheduler).__name__} is not one of torch's schedulers, and how to step it is not known. "
             "Override lr_scheduler_step(self, scheduler, metric) in your module."

@@ -28,6 +28,7 @@ from fulgurite.shared_results import SharedNoResults, SharedResults
 from fulgurite.states import RunningStage
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import rank_zero_warn
+from fulgurite.utilities.tree import move_data_to_device
 from fulgurite.utilities.types import LRSchedulerConfig
 
 if TYPE_CHECKING:
@@ -72,8 +73,6 @@ class Run:
         self.metrics = trainer._metrics
         self.progress: Progress = trainer.progress
         self.accumulate_grad_batches = trainer.accumulate_grad_batches
-        self.log_every_n_steps = trainer.log_every_n_steps
-        self.every_n_epoch = trainer.check_val_every_n_epoch
         self.validates = trainer.enable_validation
         self.val_every: int | None = None  # batches between validations; None: at the epoch's end
         self.val_seconds: float | None = None
@@ -120,24 +119,17 @@ class Run:
             self.backward = self._counting_samples(self.backward)
         self.as_output = self._first_output
         self.zero_grad = self._method("optimizer_zero_grad")
-        self.optimizer_step = module.optimizer_step  # not a place of its own: training_step logs inside it
+        self.optimizer_step = self._running_the_closure(module.optimizer_step)
         self.lr_scheduler_step = self._method("lr_scheduler_step")
         self.own_clipping = self._own("configure_gradient_clipping")
-        self.plain_step = (
-            not overrides(module, "optimizer_step", LightningModule)
-            and self.precision.scaler is None
-            and self.profiler is None
-            and all(type(o).__module__.startswith("torch.optim") and not isinstance(o, LBFGS) for o in self.optimizers)
-        )
         self.has_plateau = any(config.reduce_on_plateau for config in self.schedulers)
         self._check_gradients_at_first_step()
 
     def configure_optimizers(self) -> None:
         optimizers, self.schedulers = configured(self.module)
-        self.trainer.optimizers = optimizers
+        self.trainer._optimizers = optimizers
         self.trainer.lr_scheduler_configs = self.schedulers
-        self.optimizers = optimizers or [NoOptimizer()]
-        self.wrapped_optimizers = [LightningOptimizer(optimizer, self) for optimizer in self.optimizers]
+        self.use_optimizers(optimizers)
         k = self.accumulate_grad_batches
         if k > 1 and any(isinstance(optimizer, LBFGS) for optimizer in optimizers):
             raise MisconfigurationException(
@@ -146,6 +138,17 @@ class Run:
             )
         for optimizer in optimizers:
             self.precision.check_clipping(optimizer, self.trainer.gradient_clip_val)
+
+    def use_optimizers(self, optimizers: list[Optimizer]) -> None:
+        """From here on these are stepped."""
+        self.optimizers = optimizers or [NoOptimizer()]
+        self.wrapped_optimizers = [LightningOptimizer(optimizer, self) for optimizer in self.optimizers]
+        self.plain_step = (
+            not overrides(self.module, "optimizer_step", LightningModule)
+            and self.precision.scaler is None
+            and self.profiler is None
+            and all(type(o).__module__.startswith("torch.optim") and not isinstance(o, LBFGS) for o in self.optimizers)
+        )
 
     def begin_epoch(self) -> None:
         """Before the hooks of a new epoch: reload loaders that are due, find methods patched on since."""
@@ -196,6 +199,27 @@ class Run:
         if _positions(self.module.training_step) > 1:
             return step
         return lambda batch, i: step(batch)
+
+    def _running_the_closure(self, optimizer_step: Callable[..., None]) -> Callable[..., None]:
+        """The module's `optimizer_step`, which must run the closure: forward and backward happen in it."""
+
+        def step(epoch: int, batch_idx: int, optimizer: LightningOptimizer, closure: Callable[[], Any]) -> None:
+            ran = False
+
+            def noted() -> Any:
+                nonlocal ran
+                ran = True
+                return closure()
+
+            optimizer_step(epoch, batch_idx, optimizer, noted)  # not a place of its own: training_step logs inside it
+            if not ran:
+                raise MisconfigurationException(
+                    f"optimizer_step did not run its closure in batch {batch_idx}, so there was no forward and no "
+                    f"backward. Call optimizer.step(closure=optimizer_closure), or optimizer_closure() where no step "
+                    f"is wanted; {type(optimizer.optimizer).__name__}.step must call it, too."
+                )
+
+        return step
 
     # several processes
     def take(self, part: Part) -> None:
@@ -346,23 +370,26 @@ class Run:
         return not self.progress.in_epoch and self.stop_reason() is not None
 
     def validates_in_epoch(self, epoch: int) -> bool:
-        return self.validates and (self.every_n_epoch is None or (epoch + 1) % self.every_n_epoch == 0)
+        every_n_epoch = self.trainer.check_val_every_n_epoch
+        return self.validates and (every_n_epoch is None or (epoch + 1) % every_n_epoch == 0)
 
     def validation_due(self) -> bool:
         done = self.progress
         if not self.validates or done.batch == 0 or done.validated_at == done.total_batch:
             return False
-        if self.every_n_epoch is not None and (done.epoch + 1) % self.every_n_epoch:
+        every_n_epoch = self.trainer.check_val_every_n_epoch
+        if every_n_epoch is not None and (done.epoch + 1) % every_n_epoch:
             return False
         if self.told.should_stop and self.told_to_stop():
-            return True
-        if self.val_seconds is not None:
-            if not self.alone:
-                return self.agreement.validation_due
-            return time.monotonic() - self.validated_time >= self.val_seconds
-        if self.val_every is None:
-            return done.is_last_batch
-        return (done.total_batch if self.every_n_epoch is None else done.batch) % self.val_every == 0
+            due = True
+        elif self.val_seconds is not None:
+            waited = time.monotonic() - self.validated_time
+            due = waited >= self.val_seconds if self.alone else self.agreement.validation_due
+        elif self.val_every is None:
+            due = done.is_last_batch
+        else:
+            due = (done.total_batch if every_n_epoch is None else done.batch) % self.val_every == 0
+        return due and self.trainer.enable_validation and self.data.open_for_validation()
 
     def set_validation_interval(self) -> None:
         """What `val_check_interval` means for a training loader of this length."""
@@ -371,7 +398,7 @@ class Run:
         if self.trainer._val_check_seconds is not None:
             self.val_seconds = self.trainer._val_check_seconds
         elif isinstance(interval, int):
-            if interval > batches and self.every_n_epoch is not None and self.validates:
+            if interval > batches and self.trainer.check_val_every_n_epoch is not None and self.validates:
                 raise ValueError(
                     f"val_check_interval={interval} is more than the {batches} training batches of an epoch. Use a "
                     "smaller number, or check_val_every_n_epoch=None to count across epochs."
@@ -395,7 +422,7 @@ class Run:
 
     def logging_due(self) -> bool:
         """Whether loggers are to have a row now: every `log_every_n_steps` steps, and when the run was told to stop."""
-        n = self.log_every_n_steps
+        n = self.trainer.log_every_n_steps
         if not n or not self.steps_after(self.progress.batch):
             return False
         return self.batches_that_stepped % n == 0 or self.told.should_stop
@@ -520,7 +547,7 @@ class Run:
         """Clip by the common norm, or each gradient by value."""
         if not value:
             return
-        algorithm = algorithm or "norm"
+        algorithm = str(getattr(algorithm, "value", algorithm or "norm")).lower()
         if algorithm == "norm":
             self.strategy.clip_grad_norm(parameters_of(optimizer), value)
         elif algorithm == "value":
@@ -671,7 +698,7 @@ class Run:
             self.predictions = [[] for _ in self.data.evaluation[stage]]
 
             def collect(output: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-                self.predictions[dataloader_idx].append(output)
+                self.predictions[dataloader_idx].append(move_data_to_device(output, "cpu"))
 
             hooks.batch_end = (*hooks.batch_end, collect)
         return hooks

@@ -217,7 +217,7 @@ class Trainer(OldMembers):
         self.should_stop = False
         self.received_sigterm = False
         self.datamodule: LightningDataModule | None = None
-        self.optimizers: list[Optimizer] = []
+        self._optimizers: list[Optimizer] = []
         self.lr_scheduler_configs: list[LRSchedulerConfig] = []
         self.predict_loop = PredictionLoopView(self)
         self.validate_loop = EvaluationLoopView(self, "validation")
@@ -461,7 +461,7 @@ class Trainer(OldMembers):
     def __getstate__(self) -> dict[str, Any]:
         """What travels to another process: the trainer between two calls."""
         between: dict[str, Any] = {"_run": None, "_results": None, "_sources": {}, "_old": Patches(), "_signal": None}
-        return {**self.__dict__, **between, "optimizers": [], "lr_scheduler_configs": []}
+        return {**self.__dict__, **between, "_optimizers": [], "lr_scheduler_configs": []}
 
     # a call from start to end
     @contextlib.contextmanager
@@ -497,6 +497,7 @@ class Trainer(OldMembers):
                 raise RuntimeError(_escaped(exception))  # noqa: B904  contextlib swallows one raised `from` it
             raise
         finally:
+            run.data.close()
             self._old.undo()
         self.state.status, self.state.stage = TrainerStatus.FINISHED, None
 
@@ -525,7 +526,7 @@ class Trainer(OldMembers):
         self._agreed_to_end = self.strategy.by_itself = False
         if fn == TrainerFn.FITTING:
             self.should_stop = False
-            self.optimizers, self.lr_scheduler_configs = [], []
+            self._optimizers, self.lr_scheduler_configs = [], []
             self.progress.reopen_epoch()
         self.state.fn, self.state.status, self.state.stage = fn, TrainerStatus.RUNNING, STAGES[_STAGE_OF[fn]]
         module.trainer = self
@@ -549,7 +550,6 @@ class Trainer(OldMembers):
         return self._sources.get(stage)
 
     def _set_up(self, run: Run, fn: TrainerFn, ckpt_path: str | Path | None, weights_only: bool | None) -> None:
-        stage = fn.value
         self._attach_module_callbacks(run)
         self._old = adapt(run)
         self._check(fn)
@@ -557,10 +557,10 @@ class Trainer(OldMembers):
         self._share_versions()
         self._prepare_data()
         if self._active_profiler is not None:
-            self._active_profiler.setup(stage=stage, local_rank=self.local_rank, log_dir=self.log_dir)
+            self._active_profiler.setup(stage=fn, local_rank=self.local_rank, log_dir=self.log_dir)
         if self.datamodule is not None:
-            self.datamodule.setup(stage=stage)
-        self._call(run, "setup", stage=stage)
+            self.datamodule.setup(stage=fn)
+        self._call(run, "setup", stage=fn)
         self._set_up_model(run)
         checkpoint = None
         if ckpt_path is not None:
@@ -715,13 +715,13 @@ class Trainer(OldMembers):
             logger.finalize("success")
         if self._active_profiler is not None:
             self._active_profiler.describe()
-            self._active_profiler.teardown(stage=fn.value)
+            self._active_profiler.teardown(stage=fn)
         self.strategy.teardown()
 
     def _teardown_hooks(self, run: Run, fn: TrainerFn) -> None:
         if self.datamodule is not None:
-            self.datamodule.teardown(stage=fn.value)
-        self._call(run, "teardown", stage=fn.value)
+            self.datamodule.teardown(stage=fn)
+        self._call(run, "teardown", stage=fn)
 
     def _fail(self, run: Run, fn: TrainerFn, exception: BaseException) -> None:
         """Tell everyone who wants to know; what they do must not hide what went wrong."""
@@ -870,6 +870,30 @@ class Trainer(OldMembers):
         self._accumulate_grad_batches = batches
         if self._run is not None:
             self._run.accumulate_grad_batches = batches
+
+    @property
+    def optimizers(self) -> list[Optimizer]:
+        """Those of `configure_optimizers`; others that are put in their place are stepped from then on."""
+        return self._optimizers
+
+    @optimizers.setter
+    def optimizers(self, optimizers: list[Optimizer]) -> None:
+        self._optimizers = optimizers
+        if self._run is not None and self._run.optimizers:
+            self._run.use_optimizers(optimizers)
+
+    @property
+    def val_check_batch(self) -> int | float | None:
+        """Training batches from one validation to the next; None before the training loader is known."""
+        run = self._run
+        if run is None or not run.training or run.data.train is None:
+            return None
+        return run.data.train_batches_count if run.val_every is None else run.val_every
+
+    @val_check_batch.setter
+    def val_check_batch(self, batches: int | float) -> None:
+        if self._run is not None:
+            self._run.val_every = None if math.isinf(batches) else int(batches)
 
     def _limits_of(self, stage: str) -> list[int | float]:
         return {**self._limits, **(self._run.data.limits if self._run is not None else {})}.get(stage, [])

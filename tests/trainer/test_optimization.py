@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import fulgurite as pl
+from fulgurite.utilities.exceptions import MisconfigurationException
 from helpers.counting import QUIET, Counting, fit, loader
 
 
@@ -37,6 +38,7 @@ class Slope(Counting):
         ({"gradient_clip_val": 10.0}, [3.0, 4.0]),
         ({"gradient_clip_val": 0.0}, [3.0, 4.0]),
         ({"gradient_clip_val": 3.5, "gradient_clip_algorithm": "value"}, [3.0, 3.5]),
+        ({"gradient_clip_val": 3.5, "gradient_clip_algorithm": "Value"}, [3.0, 3.5]),
         ({"accumulate_grad_batches": 2}, [3.0, 4.0]),
         ({"accumulate_grad_batches": 2, "gradient_clip_val": 1.0}, [0.6, 0.8]),
     ],
@@ -142,6 +144,55 @@ def test_manual_optimization_counts_every_step_of_every_optimizer() -> None:
 
     trainer, _ = fit(Manual(), max_steps=6, max_epochs=-1)
     assert (trainer.global_step, trainer.batches_that_stepped) == (6, 3)
+
+
+@pytest.mark.parametrize("makes", [torch.optim.lr_scheduler.ReduceLROnPlateau, lambda _: OwnScheduler()])
+def test_whose_schedulers_are_stepped_by_hand_may_have_any(makes: Any) -> None:
+    class Manual(Counting):
+        automatic_optimization = False
+
+        def training_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+            self.optimizers().step()
+
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+            return [optimizer], [makes(optimizer)]
+
+    assert fit(Manual())[0].global_step == 4
+
+
+class OwnScheduler:
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def test_an_optimizer_step_that_leaves_out_the_closure_is_an_error() -> None:
+    class EverySecond(Counting):
+        def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+            if batch_idx % 2 == 0:
+                optimizer.step(closure=optimizer_closure)
+
+    with pytest.raises(MisconfigurationException, match="did not run its closure in batch 1, so there was no forward"):
+        fit(EverySecond())
+
+
+def test_optimizers_put_in_the_place_of_others_are_stepped() -> None:
+    class Swaps(Counting):
+        def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+            if batch_idx == 2:
+                self.trainer.optimizers = [torch.optim.SGD(self.parameters(), lr=0.0)]
+
+        def on_train_batch_end(self, *_: Any) -> None:
+            self.calls.append(f"w{self.layer.bias.item():.1f}")
+
+    torch.manual_seed(1)
+    model = Swaps()
+    torch.nn.init.zeros_(model.layer.bias)
+    trainer, _ = fit(model)
+    assert model.seen("w") == "w-0.1 w-0.2 w-0.2 w-0.2"
+    assert model.optimizers().param_groups[0]["lr"] == 0 and trainer.optimizers[0].param_groups[0]["lr"] == 0
 
 
 def test_estimated_stepping_batches() -> None:

@@ -122,6 +122,18 @@ def test_predict_returns_a_list_for_each_loader_and_a_flat_one_for_one() -> None
     assert trainer.predict(Counting(), loader(3), return_predictions=False) is None
 
 
+def test_predictions_wait_in_the_memory_of_the_host() -> None:
+    class Sized:
+        def to(self, device: Any, **_: Any) -> str:
+            return f"on {device}"
+
+    class Gives(Counting):
+        def predict_step(self, batch: torch.Tensor, batch_idx: int) -> Any:
+            return {"n": Sized(), "i": batch_idx}
+
+    assert pl.Trainer(**QUIET).predict(Gives(), loader(2)) == [{"n": "on cpu", "i": 0}, {"n": "on cpu", "i": 1}]
+
+
 def test_predict_uses_forward_where_no_step_is_written() -> None:
     class Forward(pl.LightningModule):
         def forward(self, batch: torch.Tensor) -> torch.Tensor:

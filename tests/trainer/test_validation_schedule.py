@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from helpers.counting import fit
+from helpers.counting import Counting, fit, loader
 
 E4 = "t0 t1 t2 t3"
 
@@ -57,6 +57,33 @@ def test_validation_runs_when_due(flags: dict[str, Any], seen: str) -> None:
 )
 def test_validation_on_a_stream(interval: float, seen: str) -> None:
     assert fit(train=stream(), limit_val_batches=1, val_check_interval=interval)[1].seen("tv|") == seen
+
+
+@pytest.mark.parametrize("val", [[], DataLoader(torch.ones(0, 2), 2)], ids=["no loader", "no batch"])
+@pytest.mark.filterwarnings("ignore:the validation loaders have no batches")
+def test_validation_without_a_batch_is_no_validation(val: Any) -> None:
+    class Hooked(Counting):
+        def on_validation_epoch_end(self) -> None:
+            self.calls.append("vend")
+
+    assert fit(Hooked(), val=val, num_sanity_val_steps=2)[1].seen("v") == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "seen"),
+    [
+        ("check_val_every_n_epoch", 2, "v0 | v0 | | v0 |"),
+        ("limit_val_batches", 0, "v0 | | | |"),
+        ("val_check_batch", 1, "v0 | v0 v0 | v0 v0 | v0 v0 |"),
+    ],
+)
+def test_the_schedule_may_be_changed_while_fit_runs(name: str, value: Any, seen: str) -> None:
+    class Changes(Counting):
+        def on_train_epoch_start(self) -> None:
+            if self.current_epoch == 1:
+                setattr(self.trainer, name, value)
+
+    assert fit(Changes(), loader(2), loader(1), max_epochs=4)[1].seen("v|") == seen
 
 
 def test_the_interval_counts_batches_not_optimizer_steps() -> None:

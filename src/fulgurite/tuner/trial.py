@@ -11,7 +11,6 @@ from fulgurite import loop
 from fulgurite.compat.loops import EvaluationLoopView, FitLoopView, PredictionLoopView
 from fulgurite.dataflow import own_transfer
 from fulgurite.loggers.logger import DummyLogger
-from fulgurite.optimizers import LightningOptimizer
 from fulgurite.progress import Progress
 from fulgurite.results import Metrics
 from fulgurite.run import Run
@@ -80,8 +79,7 @@ def trial(trainer: Trainer, callbacks: list[Callback], steps: int) -> Iterator[R
             if isinstance(beside.limit_val_batches, float) and beside.limit_val_batches:
                 beside.limit_val_batches = steps
             run = beside._run = Run(beside, module, real.sources, loop.before_step)
-            run.optimizers = real.optimizers
-            run.wrapped_optimizers = [LightningOptimizer(optimizer, run) for optimizer in real.optimizers]
+            run.use_optimizers(real.optimizers)
             run._warned_not_finite = True  # a search looks for the rate at which the loss explodes
             beside.lr_scheduler_configs = []
             if real.training:
