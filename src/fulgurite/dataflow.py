@@ -78,7 +78,7 @@ class DataFlow:
             self.open_train()
         if run.validates_in_epoch(run.progress.epoch) and "validation" not in self.evaluation:
             self.open_evaluation("validation")
-        if not run.progress.in_epoch and not run.finished():
+        if self.train_batches_count and not run.progress.in_epoch:
             if self.now is not None:
                 self.restore_draws(self.now)
                 self.now = None
@@ -197,6 +197,10 @@ class DataFlow:
                 if iterator is not None and hasattr(iterator, "_shutdown_workers"):
                     iterator._shutdown_workers()
                     part._iterator = None
+
+    def may_validate(self) -> bool:
+        """Whether there is something to validate, as far as is known before the loaders are asked for."""
+        return "validation" not in self.evaluation or self.has_batches("validation")
 
     # training
     def train_batches(self, epoch: int, skip: int = 0) -> Batches:

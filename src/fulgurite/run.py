@@ -389,7 +389,7 @@ class Run:
             due = done.is_last_batch
         else:
             due = (done.total_batch if every_n_epoch is None else done.batch) % self.val_every == 0
-        return due and self.trainer.enable_validation and self.data.open_for_validation()
+        return due and self.trainer.enable_validation and self.data.may_validate()
 
     def set_validation_interval(self) -> None:
         """What `val_check_interval` means for a training loader of this length."""
