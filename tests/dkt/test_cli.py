@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from dkt.cli import main
 
@@ -174,6 +175,24 @@ def test_a_run_continued_from_a_checkpoint_of_other_data_is_refused(trained, cap
     assert "was trained on other skills or questions" in capsys.readouterr().err
     assert main(["train", str(school / "train_data.csv"), "--resume", report["checkpoint"]]) == 2
     assert "was trained with lr=0.03, dim=8, hidden=8; give the same settings" in capsys.readouterr().err
+
+
+def test_a_continued_run_keeps_the_best_of_all_its_epochs_and_the_last(tmp_path, capsys):
+    assert main(["simulate", str(tmp_path), *SCHOOL]) == 0
+    report, files = tmp_path / "report.json", tmp_path / "dkt" / "version_0" / "checkpoints"
+    command = ["train", str(tmp_path / "train_data.csv"), "--lr", "0.3", "--set", "dim=8", "--set", "hidden=8"]
+    command += ["--cells", "500", "--patience", "20", "--out", str(tmp_path), "--json", str(report)]
+    scores, best_epochs, last_epochs, resume = [], [], [], []
+    for epochs in ("4", "8"):
+        assert main([*command, "--epochs", epochs, *resume]) == 0
+        scores.append(json.loads(report.read_text())["valid"]["auc"])
+        best_epochs.append(torch.load(files / "best.ckpt", weights_only=True)["epoch"])
+        last_epochs.append(torch.load(files / "last.ckpt", weights_only=True)["epoch"])
+        resume = ["--resume", str(files / "last.ckpt")]
+    assert last_epochs == [3, 7]
+    assert best_epochs[0] == best_epochs[1] < 4  # at this rate training soon gets worse
+    assert scores[0] == scores[1]
+    assert sorted(path.name for path in files.iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
 def test_predict_on_a_file_with_nothing_to_predict_says_what_to_do(trained, capsys):

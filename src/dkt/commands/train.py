@@ -54,7 +54,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--out", type=Path, default=Path("runs"), metavar="DIR", help="the model and its log go to DIR/dkt/version_N"
     )
-    command.add_argument("--resume", type=Path, metavar="CKPT", help="continue the run of a net that wrote this file")
+    command.add_argument(
+        "--resume", type=Path, metavar="CKPT", help="continue the run of a net that wrote this file, in its folder"
+    )
 
 
 def run(arguments: argparse.Namespace) -> Report:
@@ -88,11 +90,14 @@ def _train_net(
     learn, choose = model.loaders(task, train, valid)
     epochs, patience = model.schedule(learn)
     clock = TrainingClock()
-    best = ModelCheckpoint(monitor="valid_auc", mode="max", filename="best", save_last=True)  # last: for --resume
+    logger = CSVLogger(arguments.out, name="dkt")
+    folder = arguments.resume.parent if arguments.resume else Path(logger.log_dir, "checkpoints")
+    best = ModelCheckpoint(folder, "best", monitor="valid_auc", mode="max")
+    last = ModelCheckpoint(folder, "last", enable_version_counter=False)  # for --resume; it knows what best has saved
     trainer = pl.Trainer(
         max_epochs=epochs,
-        callbacks=[clock, best, EarlyStopping(monitor="valid_auc", mode="max", patience=patience)],
-        logger=CSVLogger(arguments.out, name="dkt"),
+        callbacks=[clock, EarlyStopping(monitor="valid_auc", mode="max", patience=patience), best, last],
+        logger=logger,
         devices=1,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
