@@ -43,10 +43,14 @@ class Model(ABC):
         self.seed = seed
 
     def fit(self, train: Answers, valid: Answers | None = None) -> Self:
-        """Learn from `train`; `valid` chooses when to stop, and is a tenth of the students where it is not given."""
+        """Learn from `train`; `valid` chooses when to stop, and is a tenth of the students where it is not given.
+
+        Rows whose answer is to be predicted are left out of both.
+        """
+        train = train.answered()
         if valid is None and self.needs_valid:
             train, valid = split_students(train, (0.9, 0.1), self.seed)
-        self._fit(train, train if valid is None else valid)
+        self._fit(train, train if valid is None else valid.answered())
         return self
 
     needs_valid = True
@@ -129,7 +133,8 @@ class Model(ABC):
         for k in range(folds):
             model, since = copy.deepcopy(self), time.process_time()
             rest = [part for j, part in enumerate(parts) if j not in (k, (k + 1) % folds)]
-            model._fit(answers.students(np.concatenate(rest)), answers.students(parts[(k + 1) % folds]))
+            train, valid = answers.students(np.concatenate(rest)), answers.students(parts[(k + 1) % folds])
+            model._fit(train.answered(), valid.answered())
             test = answers.students(parts[k])
             predicted = model.predict(test)
             seconds.append(time.process_time() - since)

@@ -103,3 +103,15 @@ def test_names_of_the_catalogue():
 
 def test_only_the_last_rows_count_under_that_protocol():
     assert Elo(protocol="last").fit(TRAIN).evaluate(TEST).score.n == TEST.n_students
+
+
+@pytest.mark.parametrize("name", ["elo", "irt", "dkt-r"])
+def test_rows_to_be_predicted_are_not_learned_from(name):
+    hidden = np.where(np.arange(len(TRAIN)) % 3 == 2, -1, TRAIN.answer).astype(np.int8)
+    asking = replace(TRAIN, answer=hidden)
+    model = model_named(name, **({"epochs": 1, "dim": 8, "hidden": 8} if name == "dkt-r" else {}))
+    once = model.fit(asking, asking).predict(TEST)
+    assert np.array_equal(model.fit(asking.answered(), asking.answered()).predict(TEST), once)
+    found = Elo().cross_validate(asking, folds=3)
+    assert not np.isnan(found.out_of_fold).any()
+    assert sum(report.score.n for report in found.reports) == len(asking.answered())
