@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from dkt.commands.models import MODELS_HELP, add_fitting_arguments, check_of_nets, model_of
+from dkt.commands.models import MODELS_HELP, add_fitting_arguments, check_settings, model_of
 from dkt.commands.shared import (
     FORMATS_HELP,
     Report,
@@ -45,7 +45,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> Report:
     """Models on one split, or on the folds of files whose names hold {fold}."""
     torch.set_num_threads(arguments.threads)
-    check_of_nets(arguments.models, arguments)
+    check_settings(arguments.models, arguments)
     for name in arguments.models:
         model_of(name, arguments)  # what is misspelt is said before anything is fitted
     parts = _folds(arguments)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dkt.commands.shared import add_cleaning, add_format, add_protocol, add_seed, add_threads, positive, setting
 from dkt.models.base import Model
 from dkt.models.catalogue import NAMES, SEQUENCE, model_named
+from dkt.models.hybrid import Stack
 
 MODELS_HELP = f"{', '.join(NAMES)}; nets also as NAME-r, NAME+features, NAME-r+features; NAME,NAME is a stack"
 
@@ -45,26 +46,38 @@ def add_fitting_arguments(command: argparse.ArgumentParser) -> None:
 
 def model_of(name: str, arguments: argparse.Namespace, **more: Any) -> Model:
     """The model `name` as the arguments set it; what is left out is the model's own default."""
+    if "," in name:
+        models = [model_of(part, arguments, **more) for part in name.split(",")]
+        return Stack(models, arguments.protocol, arguments.seed)
     given = {key: getattr(arguments, key) for key in OF_NETS if getattr(arguments, key) is not None}
-    settings: dict[str, Any] = given if is_net(name) or "," in name else {}
-    for key, value in arguments.set:
+    settings: dict[str, Any] = given if is_net(name) else {}
+    for key, value in (*arguments.set, *more.items()):
         model, dot, own = key.rpartition(".")
         if not dot or model == name:
             settings[own] = value
-    settings |= more
     try:
         return model_named(name, protocol=arguments.protocol, seed=arguments.seed, **settings)
     except TypeError as error:
-        raise ValueError(f"{name} does not take all of {', '.join(settings)}: {error}") from error
+        raise ValueError(
+            f"{name} does not take all of {', '.join(settings)}: {error} (NAME.SETTING=VALUE is for one model only)"
+        ) from error
 
 
-def check_of_nets(names: Sequence[str], arguments: argparse.Namespace) -> None:
-    """Raise if a setting of nets is given and there is no net among the models."""
+def check_settings(names: Sequence[str], arguments: argparse.Namespace, tried: Iterable[str] = ()) -> None:
+    """Raise if a setting is given, or is to be tried, that concerns none of the models."""
+    models = [part for name in names for part in name.split(",")]
     given = [f"--{key}" for key in OF_NETS if getattr(arguments, key) is not None]
-    if given and not any(is_net(name) or "," in name for name in names):
+    if given and not any(is_net(name) for name in models):
         raise ValueError(
             f"{', '.join(given)}: {', '.join(names)} is no net; settings of its own are given by --set NAME=VALUE."
         )
+    for key in (*dict(arguments.set), *tried):
+        model, dot, own = key.rpartition(".")
+        if dot and model not in models:
+            raise ValueError(
+                f"{key}: {model} is none of the models here ({', '.join(models)}); give {own} to one of them, or to "
+                "all by leaving the name out."
+            )
 
 
 def is_net(name: str) -> bool:

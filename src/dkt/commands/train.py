@@ -10,7 +10,7 @@ import torch
 
 import fulgurite as pl
 from dkt.clock import TrainingClock
-from dkt.commands.models import MODELS_HELP, add_fitting_arguments, check_of_nets, model_of
+from dkt.commands.models import MODELS_HELP, add_fitting_arguments, check_settings, model_of
 from dkt.commands.shared import (
     FORMATS_HELP,
     Report,
@@ -61,7 +61,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Report:
     torch.set_num_threads(arguments.threads)
-    check_of_nets([arguments.model], arguments)
+    check_settings([arguments.model], arguments)
     model = model_of(arguments.model, arguments)
     train, valid, test = _parts(arguments)
     if valid.answer.min() == valid.answer.max():

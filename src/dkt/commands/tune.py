@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from dkt.commands.models import MODELS_HELP, add_fitting_arguments, check_of_nets, model_of
+from dkt.commands.models import MODELS_HELP, add_fitting_arguments, check_settings, model_of
 from dkt.commands.shared import (
     FORMATS_HELP,
     Report,
@@ -47,7 +47,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> Report:
     torch.set_num_threads(arguments.threads)
-    check_of_nets([arguments.model], arguments)
+    check_settings([arguments.model], arguments, dict(arguments.space))
     space = dict(arguments.space) or space_of(arguments.model)
     if arguments.valid:
         train, valid = read_parts([arguments.data, arguments.valid], arguments)

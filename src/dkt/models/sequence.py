@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any, ClassVar
 
 import torch
@@ -18,9 +19,12 @@ from dkt.inference import CELLS_TO_SCORE, predict_rows
 from dkt.live import Live, Recurrent
 from dkt.models.base import Model
 from dkt.models.dkt import DKTNet
+from dkt.models.nets import NETS
 from dkt.task import DktTask
 
 EPOCHS, STEPS = 8, 600  # of training, at least
+DATA_SAYS = {"self", "n_skills", "n_questions", "n_features", "scalar_column", "time_column"}
+MODEL_SAYS = {"net", "features", "protocol"}
 
 
 class SequenceModel(Model):
@@ -56,6 +60,10 @@ class SequenceModel(Model):
             raise ValueError(
                 f"windows={windows!r} overlap, and causal features are one a row; take features=False or no windows."
             )
+        own = _settings_of(self.net)
+        unknown = sorted(settings.keys() - own)
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no {', '.join(unknown)}; it has {', '.join(sorted(own))}")
         self.windows = None if windows is None else str(Windows.of(windows))
         self.rasch = rasch
         self.features = features
@@ -137,6 +145,13 @@ class SequenceModel(Model):
     @property
     def n_parameters(self) -> int:
         return sum(p.numel() for p in self.task.parameters())
+
+
+def _settings_of(net: str) -> set[str]:
+    """What a net takes by name: the task's settings and its own, those it inherits too."""
+    makers = [DktTask.__init__, *(vars(kind).get("__init__") for kind in NETS[net].__mro__)]
+    parameters = [p for make in makers if make for p in inspect.signature(make).parameters.values()]
+    return {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)} - DATA_SAYS - MODEL_SAYS
 
 
 class KeepBest(pl.Callback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ class Trees(Model):
         self, trees: int = 2000, patience: int = 40, protocol: str = "akt", seed: int = 0, **settings: Any
     ) -> None:
         super().__init__(protocol, seed)
+        if settings:
+            _check(settings)
         self.trees = trees
         self.patience = patience
         self.settings = {
@@ -85,6 +88,16 @@ class Trees(Model):
 
     def _table(self, features: Any, answers: Answers) -> Any:
         return features(answers, *protocol_named(self.protocol).sequences(answers))
+
+
+def _check(settings: dict[str, Any]) -> None:
+    """Raise for a name that LightGBM does not know: it would only warn, and `verbose` hides that."""
+    aliases = _lightgbm().basic._ConfigAliases._get_all_param_aliases()  # the only list of its parameters
+    known = {*aliases, *(alias for others in aliases.values() for alias in others)}
+    for name in settings:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+            raise TypeError(f"LightGBM has no parameter {name}; the nearest is {nearest}")
 
 
 def _lightgbm() -> Any:
