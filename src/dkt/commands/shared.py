@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,7 +113,14 @@ def setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
-    return name, yaml.safe_load(value)
+    try:
+        made = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: the value is not YAML: {' '.join(str(error).split())}") from error
+    if isinstance(made, str):
+        with contextlib.suppress(ValueError):
+            made = float(value)  # YAML 1.1 takes 1e-3 for text
+    return name, made
 
 
 def add_format(command: argparse.ArgumentParser) -> None:

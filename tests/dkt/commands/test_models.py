@@ -28,6 +28,17 @@ def test_each_model_of_a_stack_is_set_as_alone():
     assert (alone[1]["patience"], alone[1]["lr"], alone[1]["dim"], stack.seed) == (3, 0.5, 32, 4)
 
 
+@pytest.mark.parametrize(("text", "value"), [("1e-3", 0.001), ("0.5", 0.5), ("3", 3), ("gru", "gru"), ("true", True)])
+def test_a_value_is_a_number_wherever_it_reads_as_one(text, value):
+    assert made("dkt", "--set", f"lr={text}").lr == value
+
+
+def test_a_value_that_is_no_yaml_is_a_fault_of_the_command_line(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        made("dkt", "--set", "dim=[1")
+    assert "'dim=[1': the value is not YAML" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
