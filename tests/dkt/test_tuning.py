@@ -101,6 +101,11 @@ def test_the_best_settings_are_a_config_of_dkt_train(tmp_path, capsys):
     assert yaml.safe_load(best.read_text())["set"] == found["best"]["settings"]
     assert set(found["best"]["settings"]) == {"dim", "hidden"}
     assert main(["train", train, "--config", str(best), "--out", str(tmp_path)]) == 0
+    more = ["--lr", "0.02", "--merge", "--drop-twins", "--format", "course"]
+    assert main([*command, *more, "--out", str(best)]) == 0
+    written = yaml.safe_load(best.read_text())
+    assert {"lr": 0.02, "merge": True, "drop_twins": True, "format": "course"}.items() <= written.items()
+    assert main(["train", train, "--config", str(best), "--out", str(tmp_path)]) == 0
     capsys.readouterr()
     assert main([*command, "--print_config"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["try"] == {"dim": "8|16"}

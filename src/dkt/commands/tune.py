@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from dkt.commands.models import MODELS_HELP, add_fitting_arguments, check_settings, model_of
+from dkt.commands.models import MODELS_HELP, OF_NETS, add_fitting_arguments, check_settings, model_of
 from dkt.commands.shared import (
     FORMATS_HELP,
     Report,
@@ -79,8 +79,8 @@ def run(arguments: argparse.Namespace) -> Report:
     chosen = {**dict(arguments.set), **best.settings}
     if arguments.out:
         found = {"model": arguments.model, "protocol": arguments.protocol, "seed": arguments.seed, "set": chosen}
-        given = {key: getattr(arguments, key) for key in ("epochs", "patience", "cells", "windows")}
-        found |= {key: value for key, value in given.items() if value is not None}
+        given = {key: getattr(arguments, key) for key in (*OF_NETS, "format", "merge", "drop_twins")}
+        found |= {key: value for key, value in given.items() if value not in (None, False)}
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(yaml.safe_dump(found, sort_keys=False), encoding="utf-8")
         print(f"{arguments.out}: dkt train --config {arguments.out}")
