@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dkt.data.table import Answers
+import numpy as np
+
+from dkt.data.protocols import protocol_named
+from dkt.data.table import TO_PREDICT, Answers
 from dkt.evaluate import auc
 from dkt.models.base import Model
 from dkt.models.catalogue import SEQUENCE
@@ -89,22 +93,23 @@ def tune(
     storage: str | None = None,
     study: str = "dkt",
 ) -> Trial:
-    """The trial with the best validation AUC; `make(**settings)` gives the model to fit.
+    """The trial with the best AUC of the validation rows that the model's protocol scores.
 
-    With `storage` ("sqlite:///tune.db") the trials are kept, and a second call goes on from them.
+    `make(**settings)` gives the model to fit. With `storage` ("sqlite:///tune.db") the trials are kept, and a second
+    call of the same `study` on the same answers goes on from them.
     """
     optuna = _optuna()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sampler = optuna.samplers.TPESampler(seed=seed)
-    search = optuna.create_study(
-        direction="maximize", sampler=sampler, storage=storage, study_name=study, load_if_exists=True
-    )
+    name = f"{study} {_fingerprint(train, valid)}"
+    search = optuna.create_study(direction="maximize", storage=storage, study_name=name, load_if_exists=True)
+    search.sampler = optuna.samplers.TPESampler(seed=seed + len(search.trials))  # not the trials that are kept again
 
     def objective(trial: Any) -> float:
         settings = {name: choice.suggest(trial, name) for name, choice in space.items()}
         since = time.process_time()
-        predicted = make(**settings).fit(train, valid).predict(valid)
-        value = auc(valid.answer.astype(bool), predicted)
+        model = make(**settings).fit(train, valid)
+        scored = protocol_named(model.protocol).scored(valid) & (valid.answer != TO_PREDICT)
+        value = auc(valid.answer[scored].astype(bool), model.predict(valid)[scored])
         if value is None:
             raise ValueError("the validation answers are all the same, so no AUC can choose settings.")
         told(Trial(trial.number, settings, value, time.process_time() - since))
@@ -113,6 +118,15 @@ def tune(
     search.optimize(objective, n_trials=trials)
     best = search.best_trial
     return Trial(best.number, dict(best.params), float(best.value), best.duration.total_seconds())
+
+
+def _fingerprint(*parts: Answers) -> str:
+    """Tells answers apart: AUCs of other data cannot be compared."""
+    found = hashlib.sha256()
+    for part in parts:
+        for column in (part.offsets, part.answer, part.skill, part.skill_offsets, part.question, part.time):
+            found.update(b"" if column is None else np.ascontiguousarray(column).tobytes())
+    return found.hexdigest()[:12]
 
 
 def _value(text: str) -> Any:

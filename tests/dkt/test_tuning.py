@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import yaml
@@ -88,6 +89,15 @@ def test_a_search_that_was_kept_goes_on(tmp_path):
     for _ in range(2):
         tune(Elo, {"weight": Choice("0.05..2.0")}, TRAIN, VALID, 2, told=heard.append, storage=storage)
     assert [trial.number for trial in heard] == [0, 1, 2, 3]
+    assert len({trial.settings["weight"] for trial in heard}) == 4
+    tune(Elo, {"weight": Choice("0.05..2.0")}, VALID, TRAIN, 1, told=heard.append, storage=storage)
+    assert heard[-1].number == 0  # figures of other answers are another search
+
+
+def test_only_rows_that_the_protocol_scores_choose():
+    last = partial(Elo, protocol="last")
+    best = tune(last, {"weight": Choice("0.05..2.0")}, TRAIN, VALID, 1)
+    assert best.auc == last(**best.settings).fit(TRAIN).evaluate(VALID).score.auc
 
 
 def test_the_best_settings_are_a_config_of_dkt_train(tmp_path, capsys):

@@ -41,7 +41,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         help="what to try of a setting: dim=32|64, lr=1e-3..1e-2:log; left out: what matters most for this model",
     )
     command.add_argument("--out", type=Path, metavar="FILE", help="write the best settings: dkt train --config FILE")
-    command.add_argument("--storage", metavar="URL", help="keep the trials, and go on from them: sqlite:///tune.db")
+    command.add_argument(
+        "--storage",
+        metavar="URL",
+        help="keep the trials, and go on from those of the same model, protocol and answers: sqlite:///tune.db",
+    )
     add_fitting_arguments(command)
 
 
@@ -73,7 +77,7 @@ def run(arguments: argparse.Namespace) -> Report:
         arguments.seed,
         told,
         arguments.storage,
-        arguments.model,
+        f"{arguments.model} {arguments.protocol}",
     )
     print(f"best of validation: {best.auc:.4f} with {_shown(best)} (trial {best.number})")
     chosen = {**dict(arguments.set), **best.settings}
