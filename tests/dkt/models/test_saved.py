@@ -62,10 +62,11 @@ def test_a_model_without_fit_says_so():
 
 
 def test_what_is_no_model_is_refused(tmp_path):
-    (tmp_path / "text").write_text("hello")
     torch.save({"weights": 1}, tmp_path / "other.pt")
-    with pytest.raises(DataError, match="is not a saved model"):
-        load_model(tmp_path / "text")
+    for text in ("hello", "userID,assessmentItemID,testId\n1,2,3\n", "student,answer\n", "0,1\n"):
+        (tmp_path / "text").write_text(text)
+        with pytest.raises(DataError, match="is not a saved model"):
+            load_model(tmp_path / "text")
     with pytest.raises(DataError, match="neither a model that dkt saved"):
         load_model(tmp_path / "other.pt")
     with pytest.raises(FileNotFoundError):
