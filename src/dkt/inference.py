@@ -15,13 +15,16 @@ CELLS_TO_SCORE = 25_600  # cells of a batch; nothing is kept for a backward pass
 
 
 def predict_rows(task: DktTask, answers: Answers) -> npt.NDArray[np.float32]:
-    """[rows] probability of a right answer, each from the rows before it in its sequence of the task's protocol."""
+    """[rows] probability of a right answer, each from the rows before it in its sequence of the task's protocol.
+
+    NaN for rows that are in no sequence.
+    """
     return _run(task, task.sequences(answers), len(answers))
 
 
 def _run(task: DktTask, sequences: Sequences, rows: int) -> npt.NDArray[np.float32]:
     device = next(task.parameters()).device
-    probability = np.zeros(rows, dtype=np.float32)
+    probability = np.full(rows, np.nan, dtype=np.float32)
     was_training = task.training
     task.eval()
     with torch.inference_mode():

@@ -12,6 +12,7 @@ from dkt.data.protocols import protocol_named
 from dkt.data.table import TO_PREDICT, Answers, DataError, Ints, cumulated
 from dkt.evaluate import Floats
 from dkt.models.base import Model
+from dkt.utils import write_rows
 
 ANY_QUESTION = "(any question)"  # of the skill: no model knows it, so none adds its difficulty
 
@@ -94,12 +95,12 @@ def _every_step(own: Answers, skill_names: list[str], columns: Ints, longest: in
 def write_csv(found: Mastery, path: Path) -> None:
     """One line for each step and skill: student,step,skill,probability,attempts,low,high."""
     low, high = found.interval()
-    lines = ["student,step,skill,probability,attempts,low,high"]
+    rows = []
     for step in range(len(found.probability)):
         for j, skill in enumerate(found.skills):
             p, n = found.probability[step, j], found.attempts[step, j]
-            lines.append(f"{found.student},{step},{skill},{p:.6f},{n},{low[step, j]:.4f},{high[step, j]:.4f}")
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            rows.append((found.student, step, skill, f"{p:.6f}", n, f"{low[step, j]:.4f}", f"{high[step, j]:.4f}"))
+    write_rows(path, ("student", "step", "skill", "probability", "attempts", "low", "high"), rows)
 
 
 def draw(found: Mastery, path: Path) -> None:

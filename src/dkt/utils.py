@@ -1,9 +1,12 @@
-"""The course's `dkt.utils`: seeds and the log."""
+"""The course's `dkt.utils`, seeds and the log; and how dkt writes CSV."""
 
 from __future__ import annotations
 
+import csv
 import logging
 import logging.config
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import fulgurite as pl
@@ -29,3 +32,11 @@ def get_logger(logger_conf: dict[str, Any]) -> logging.Logger:
     """The log of the course's program: on the screen and in run.log; other libraries' messages are left to them."""
     logging.config.dictConfig(logger_conf)
     return logging.getLogger("dkt")
+
+
+def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file; ids that hold commas or quotes are quoted."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from dkt.cli import main
+from dkt.data import write_parquet
 from dkt.data.protocols import PROTOCOLS
 from dkt.data.simulate import simulate
 from dkt.evaluate import accuracy, auc, brier, ece, interval, log_loss, paired_difference, report
@@ -78,6 +80,21 @@ def test_cv_writes_one_prediction_for_each_row(train, tmp_path, capsys):
     assert len(rows) == len((tmp_path / "train_data.csv").read_text().splitlines())
     told = [line.split(" (")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("fold ")]
     assert told == ["fold 1 of 3", "fold 2 of 3", "fold 3 of 3"]
+
+
+def test_out_of_fold_rows_are_those_the_protocol_scores_whatever_the_names(tmp_path, capsys):
+    school = simulate(students=12, questions=24, skills=6, concepts=3)[0]
+    names = [f'Kim, "{i:02}"' for i in range(12)]
+    write_parquet(replace(school, student_names=names, extra={}), tmp_path / "new" / "school.parquet")
+    oof, more = tmp_path / "newer" / "oof.csv", ["--epochs", "1", "--set", "dim=8", "--folds", "3"]
+    command = ["cv", "dkt", "--data", str(tmp_path / "new" / "school.parquet"), "--protocol", "last", *more]
+    assert main([*command, "--oof", str(oof)]) == 0
+    rows = list(csv.DictReader(oof.read_text().splitlines()))
+    assert [row["student"] for row in rows] == names
+    assert [int(row["row"]) for row in rows] == (school.lengths - 1).tolist()
+    assert all(0 < float(row["prediction"]) < 1 for row in rows)
+    assert main(["ensemble", str(oof), str(oof), "-o", str(tmp_path / "both.csv")]) == 0
+    assert (tmp_path / "both.csv").read_text() == oof.read_text()
 
 
 def test_describe_says_what_is_there(train, capsys):

@@ -42,6 +42,13 @@ def test_every_row_gets_a_probability(answers, task):
     assert ((p > 0) & (p < 1)).all()
 
 
+def test_a_row_that_the_protocol_does_not_read_has_no_prediction(answers):
+    task = DktTask.for_training(answers, dim=8, hidden=8, protocol="last")
+    read = np.arange(len(answers)) >= np.repeat(answers.offsets[1:] - 200, answers.lengths)
+    assert not read.all()
+    assert np.array_equal(np.isnan(predict_rows(task, answers)), ~read)
+
+
 def test_the_asked_row_of_a_short_history_is_predicted_as_in_its_chunk(answers, task):
     short = answers.students(np.flatnonzero(answers.lengths <= 200))
     last = short.offsets[1:] - 1

@@ -11,7 +11,7 @@ import pytest
 from dkt import DKT, Elo, LightGCN, simulate, split_students
 from dkt.cli import main
 from dkt.data.simulate import write_school
-from dkt.mastery import ANY_QUESTION, mastery
+from dkt.mastery import ANY_QUESTION, mastery, write_csv
 
 SCHOOL, TRUTH = simulate(students=60, questions=40, skills=8, concepts=3)
 TRAIN, TEST = split_students(SCHOOL, (0.8, 0.2))
@@ -52,6 +52,14 @@ def test_attempts_count_the_answers_to_a_skill():
     assert found.attempts[-1].sum() == len(own.skill)
     low, high = found.interval()
     assert ((low <= found.probability) & (found.probability <= high)).all()
+
+
+def test_a_skill_with_a_comma_is_one_cell_of_the_table(tmp_path):
+    named = replace(TEST, skill_names=[f"Area, part {i}" for i in range(len(TEST.skill_names))])
+    found = mastery(Elo().fit(TRAIN), named, named.student_names[0])
+    write_csv(found, tmp_path / "mastery.csv")
+    rows = list(csv.DictReader((tmp_path / "mastery.csv").read_text().splitlines()))
+    assert {row["skill"] for row in rows} == set(found.skills)
 
 
 def test_the_command_writes_a_table_and_a_picture(tmp_path, capsys):

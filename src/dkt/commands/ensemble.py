@@ -21,6 +21,7 @@ from dkt.ensemble import (
     stacked_out_of_fold,
 )
 from dkt.evaluate import Floats, score
+from dkt.utils import write_rows
 
 EPILOG = """\
   dkt ensemble dkt.csv trees.csv -o submission.csv                   the mean of submissions
@@ -108,9 +109,7 @@ def _write(arguments: argparse.Namespace, probability: Floats) -> None:
 
 def _write_out_of_fold(path: Path, first: Predictions, probability: Floats) -> None:
     assert first.right is not None
-    lines = [",".join(OUT_OF_FOLD)]
-    for (student, row), answer, p in zip(first.keys, first.right.tolist(), probability.tolist(), strict=True):
-        lines.append(f"{student},{row},{int(answer)},{p!r}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    columns = zip(first.keys, first.right.tolist(), probability.tolist(), strict=True)
+    write_rows(path, OUT_OF_FOLD, ((student, row, int(right), p) for (student, row), right, p in columns))
     print(f"{path}: {len(probability):,} out-of-fold predictions")

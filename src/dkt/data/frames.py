@@ -91,6 +91,7 @@ def to_frame(answers: Answers) -> pl.DataFrame:
 
 def write_parquet(answers: Answers, path: Path) -> None:
     """Write a table as one Parquet file of the tidy columns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     to_frame(answers).write_parquet(path)
 
 
