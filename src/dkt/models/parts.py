@@ -180,15 +180,23 @@ class Head(nn.Module):
 class Positions(nn.Module):
     """Sine and cosine of the step, added: fixed, so that no step needs training examples of its own."""
 
+    table: Tensor
+
     def __init__(self, dim: int, longest: int = 200) -> None:
         super().__init__()
-        rate = torch.exp(torch.arange(0, dim, 2) * (-math.log(10_000.0) / dim))
-        angle = torch.arange(longest).unsqueeze(1) * rate
-        table = torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :dim]
-        self.register_buffer("table", 0.1 * table, persistent=False)
+        self.register_buffer("table", _waves(longest, dim), persistent=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return x_BTD + cast(Tensor, self.table)[: x_BTD.shape[1]]
+        steps = x_BTD.shape[1]
+        if steps > len(self.table):  # windows may be longer than any protocol's chunks
+            self.table = _waves(steps, x_BTD.shape[2]).to(self.table)
+        return x_BTD + self.table[:steps]
+
+
+def _waves(longest: int, dim: int) -> Tensor:
+    rate = torch.exp(torch.arange(0, dim, 2) * (-math.log(10_000.0) / dim))
+    angle = torch.arange(longest).unsqueeze(1) * rate
+    return 0.1 * torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :dim]
 
 
 def feed_forward(dim: int, wide: int, dropout: float) -> nn.Sequential:

@@ -52,6 +52,13 @@ def test_each_past_answer_moves_the_last_prediction(net):
         assert not torch.equal(net(*changed)[:, -1], before)
 
 
+def test_a_sequence_may_be_longer_than_a_chunk_of_any_protocol(net):
+    given = [torch.cat([x] * 40, dim=1) for x in inputs()]
+    assert net(*given).shape == (B, 40 * T)
+    short = [x[:, :T] for x in given]
+    torch.testing.assert_close(net(*given)[:, :T], net(*short))
+
+
 @pytest.mark.parametrize("part", [0, 2, 3], ids=["skill", "question", "features"])
 def test_what_is_asked_moves_its_own_prediction(net, part):
     given, other = inputs(), inputs(1)
