@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from dkt.cli import main
+from dkt.data.simulate import simulate
+from dkt.models.catalogue import load_model
 
 KEYS = {"test", "valid", "epochs", "train_interactions", "train_cpu_seconds", "seed", "command"}
 FIGURES = {"auc", "auc_leakfree", "accuracy", "log_loss", "n"}
@@ -78,6 +80,13 @@ def test_windows_are_what_a_net_learns_from(tmp_path, capsys):
         assert main(["train", train, *SMALL, *more, "--out", str(tmp_path), "--json", str(report)]) == 0
         once.append(json.loads(report.read_text())["train_interactions"])
     assert once[0] < once[1] < 2 * once[0]
+
+
+def test_a_checkpoint_of_training_is_loaded_with_its_settings(trained):
+    model = load_model(trained[1]["checkpoint"])
+    assert {"lr": 0.03, "dim": 8, "hidden": 8, "rasch": True, "protocol": "akt"}.items() <= model.arguments().items()
+    fresh = type(model)(**model.arguments())
+    assert fresh.new_task(simulate(students=20)[0]).hparams["dim"] == 8
 
 
 def test_evaluate_repeats_the_figures_of_training(trained, tmp_path):

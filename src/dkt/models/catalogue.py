@@ -98,12 +98,11 @@ def _unfitted(kept: dict[str, Any]) -> Model:
 
 
 def _of_checkpoint(kept: dict[str, Any]) -> Model:
-    settings = dict(kept["hyper_parameters"])
+    made_with = kept["hyper_parameters"].items()
+    settings = {name: value for name, value in made_with if name[0] != "_"}  # those are LightningCLI's
     by_net = {kind.net: kind for kind in SEQUENCE.values()}
-    model = by_net[settings.get("net", "dkt")](
-        rasch=bool(settings["n_questions"]),
-        features=settings.get("features", False),
-        protocol=settings.get("protocol", "akt"),
-    )
+    kind = by_net[settings.pop("net", "dkt")]
+    del settings["n_skills"]
+    model = kind(rasch=bool(settings.pop("n_questions")), **settings)
     model.restore(kept)
     return model
