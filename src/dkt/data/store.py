@@ -36,14 +36,28 @@ def write_store(parts: Iterable[Answers], folder: Path, notes: Callable[[], tupl
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty; name a new folder for the store.")
+    try:
+        _write(parts, folder, notes)
+    except BaseException:  # half a store is none, and would be in the way of the next try
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+        raise
+    return open_store(folder)
+
+
+def _write(parts: Iterable[Answers], folder: Path, notes: Callable[[], tuple[str, ...]]) -> None:
     students: dict[str, int] = {}
     names = {"question": _Names(), "skill": _Names()}
     columns: dict[str, _Column] = {}
+    texts: set[str] = set()  # further columns that are text
     with ExitStack() as opened:
         for part in parts:
             _add_students(students, part)
             arrays = _arrays(part, names)
+            now_text = {f"extra.{name}" for name, values in part.extra.items() if values.dtype.kind == "U"}
             if not columns:
+                texts = now_text
                 for name, values in arrays.items():
                     columns[name] = opened.enter_context(_Column(folder / f"{name}.npy", values.dtype))
                 for name in OFFSETS:
@@ -51,6 +65,11 @@ def write_store(parts: Iterable[Answers], folder: Path, notes: Callable[[], tupl
             if columns.keys() != arrays.keys():
                 odd = sorted(columns.keys() ^ arrays.keys())
                 raise DataError(f"{', '.join(odd)} is in some parts of the data and not in others.")
+            if texts != now_text:
+                odd = sorted(texts ^ now_text)
+                raise DataError(
+                    f"{', '.join(odd)} is text in some parts of the data and numbers in others; take fewer parts."
+                )
             for name, values in arrays.items():
                 columns[name].append(values + columns[name].last if name in OFFSETS else values)
     if not students:
@@ -60,7 +79,6 @@ def write_store(parts: Iterable[Answers], folder: Path, notes: Callable[[], tupl
         if name in columns:
             index["names"][name] = known.sorted_in(folder / f"{name}.npy")
     (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
-    return open_store(folder)
 
 
 def open_store(folder: Path) -> Answers:
@@ -154,12 +172,28 @@ class _Column:
 
     def append(self, values: npt.NDArray[Any]) -> None:
         if values.dtype != self.dtype:
-            raise DataError(
-                f"{self.path.stem} is {values.dtype} in one part of the data and {self.dtype} in an earlier one."
-            )
-        np.ascontiguousarray(values).tofile(self.file)
+            if not self.path.stem.startswith("extra.") or {values.dtype.kind, self.dtype.kind} - set("iuf"):
+                raise DataError(
+                    f"{self.path.stem} is {values.dtype} in one part of the data and {self.dtype} in an earlier one."
+                )
+            wider = np.result_type(values.dtype, self.dtype)
+            if wider != self.dtype:  # numbers with a gap among them are float64, those before had none
+                self._widen(wider)
+        np.ascontiguousarray(values, dtype=self.dtype).tofile(self.file)
         self.n += len(values)
         self.last = values[-1]
+
+    def _widen(self, dtype: np.dtype[Any]) -> None:
+        narrow, begin, old = self.dtype, self.begin, self.path.with_suffix(".narrow")
+        self.file.close()
+        self.path.rename(old)
+        self.dtype, self.file = dtype, self.path.open("wb")
+        self._write_header()
+        self.begin = self.file.tell()
+        for start in range(0, self.n, BLOCK):
+            block = np.fromfile(old, narrow, BLOCK, offset=begin + start * narrow.itemsize)
+            block.astype(dtype).tofile(self.file)
+        old.unlink()
 
     def __enter__(self) -> Self:
         return self

@@ -66,6 +66,27 @@ def test_parts_that_do_not_fit_are_refused(answers, tmp_path, other, message):
         write_store([answers, other(answers)], tmp_path / "store")
 
 
+@pytest.mark.parametrize("gap_first", [False, True])
+def test_a_further_column_is_of_numbers_where_one_part_has_a_gap(answers, tmp_path, monkeypatch, gap_first):
+    monkeypatch.setattr(store, "BLOCK", 7)
+    whole, gap = np.arange(len(answers)), np.arange(len(answers), dtype=float)
+    gap[3] = np.nan
+    first, second = (gap, whole) if gap_first else (whole, gap)
+    other = replace(answers, student_names=[f"x{n}" for n in answers.student_names], extra={"age": second})
+    found = write_store([replace(answers, extra={"age": first}), other], tmp_path / "store")
+    assert np.array_equal(found.extra["age"], np.concatenate([first, second]), equal_nan=True)
+    assert sorted(path.suffix for path in (tmp_path / "store").iterdir()) == [".json", *[".npy"] * 7]
+
+
+def test_a_further_column_of_text_in_one_part_and_numbers_in_another_is_refused(answers, tmp_path):
+    texts, numbers = np.full(len(answers), "x"), np.arange(len(answers))
+    for first, second in ((texts, numbers), (numbers, texts)):
+        other = replace(answers, student_names=[f"x{n}" for n in answers.student_names], extra={"age": second})
+        with pytest.raises(DataError, match="extra.age is text in some parts of the data and numbers in others"):
+            write_store([replace(answers, extra={"age": first}), other], tmp_path / "store")
+        assert not (tmp_path / "store").exists()
+
+
 def test_no_answers_are_no_store(tmp_path):
     with pytest.raises(DataError, match="there are no answers to write"):
         write_store([], tmp_path / "store")
