@@ -70,18 +70,20 @@ def _converted(command: argparse.ArgumentParser, action: argparse.Action, value:
         if not isinstance(value, bool):
             raise DataError(f"{where} is {value!r}; it is true or false.")
         return value is isinstance(action, argparse._StoreTrueAction)
-    if isinstance(action, argparse._AppendAction):
-        pairs = value.items() if isinstance(value, dict) else ()
-        items = [f"{k}={v if isinstance(v, str) else yaml.safe_dump(v)}".strip() for k, v in pairs] or value
+    repeats = isinstance(action, argparse._AppendAction)
+    if isinstance(value, dict) and repeats:
+        items = [f"{k}={v if isinstance(v, str) else yaml.safe_dump(v)}".strip() for k, v in value.items()]
     else:
         items = value if isinstance(value, list) else [value]
+    if isinstance(value, list) and not repeats and action.nargs is None:
+        raise DataError(f"{where} is {value!r}; it is one value, not a list.")
     try:
         made = [command._get_value(action, str(item)) for item in items]
         for item in made:
             command._check_value(action, item)
     except (argparse.ArgumentError, argparse.ArgumentTypeError) as error:
         raise DataError(f"{where}: {getattr(error, 'message', error)}") from error
-    return made if isinstance(value, list | dict) else made[0]
+    return made if repeats or isinstance(value, list) else made[0]
 
 
 def _plain(value: Any) -> Any:

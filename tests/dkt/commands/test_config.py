@@ -52,9 +52,17 @@ def test_settings_of_a_model_stand_below_set(tmp_path, capsys):
     assert yaml.safe_load(capsys.readouterr().out)["set"] == {"weight": 0.3}
 
 
+def test_one_setting_may_stand_as_on_the_command_line(tmp_path, capsys):
+    for given in ("weight=0.3", "[weight=0.3]"):
+        (tmp_path / "cv.yaml").write_text(f"model: elo\ndata: none.csv\nset: {given}\n")
+        assert main(["cv", "--config", str(tmp_path / "cv.yaml"), "--print_config"]) == 0
+        assert yaml.safe_load(capsys.readouterr().out)["set"] == {"weight": 0.3}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("students: [5, 6]", "students is [5, 6]; it is one value, not a list."),
         ("student: 5", "student is no setting of `dkt simulate`; did you mean students?"),
         ("students: many", "students: invalid int value: 'many'"),
         ("5", "holds no settings"),
