@@ -14,6 +14,7 @@ from dkt.models.logistic import logistic_regression
 from dkt.rasch import sigmoid
 
 WAYS = ("average", "rank", "stack")
+FOLDS = 5  # of students, by which a stack is judged
 SUBMISSION = ("id", "prediction")
 OUT_OF_FOLD = ("student", "row", "answer", "prediction")
 
@@ -90,7 +91,7 @@ class Stacking:
         return sigmoid(_design(columns) @ self.weights)
 
 
-def stacked_out_of_fold(columns: Sequence[Floats], right: Bools, student: Sequence[str], folds: int = 5) -> Floats:
+def stacked_out_of_fold(columns: Sequence[Floats], right: Bools, student: Sequence[str], folds: int = FOLDS) -> Floats:
     """What the stack is worth: each student's rows by weights that other students' rows gave."""
     _, who = np.unique(np.asarray(student), return_inverse=True)
     if int(who.max(initial=0)) + 1 < folds:

@@ -117,3 +117,15 @@ def test_what_does_not_fit_together_is_said(tmp_path, capsys, monkeypatch, argum
     files = {name: f"{name.lower()}.csv" for name in ("SUB", "OTHER", "BAD", "COLUMNS", "OOF", "SHUFFLED")}
     assert main(["ensemble", *(files.get(a, a) for a in arguments)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_mean_needs_neither_five_students_nor_both_answers(tmp_path, capsys):
+    rows = "".join(f"{student},0,1,0.{student}\n" for student in range(1, 4))
+    (tmp_path / "few.csv").write_text(f"student,row,answer,prediction\n{rows}")
+    assert main(["ensemble", *[str(tmp_path / "few.csv")] * 2, "-o", str(tmp_path / "out.csv")]) == 0
+    assert (tmp_path / "out.csv").read_text() == (tmp_path / "few.csv").read_text()
+    assert capsys.readouterr().out.count("AUC -") == 3
+    assert main(["ensemble", *[str(tmp_path / "few.csv")] * 2, "--how", "stack"]) == 2
+    assert "3 students are too few to learn the weights of a stack" in capsys.readouterr().err
+    assert main(["ensemble", *[str(tmp_path / "few.csv")] * 2, "--how", "stack", "--weights", "1", "2"]) == 2
+    assert "--weights [1.0, 2.0]: a stack learns its own" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import numpy as np
 from dkt.commands.shared import Report, empty_report, write_submission
 from dkt.data.table import DataError
 from dkt.ensemble import (
+    FOLDS,
     OUT_OF_FOLD,
     WAYS,
     Predictions,
@@ -49,19 +50,22 @@ def run(arguments: argparse.Namespace) -> Report:
         raise ValueError(f"--weights has {len(arguments.weights)} numbers for {len(files)} files; give one for each.")
     if arguments.weights and (min(arguments.weights) < 0 or sum(arguments.weights) <= 0):
         raise ValueError(f"--weights {arguments.weights} must not be negative, and some must count.")
+    if arguments.weights and arguments.how == "stack":
+        raise ValueError(f"--weights {arguments.weights}: a stack learns its own; leave them out.")
     right = files[0].right
     if right is None:
         return _of_submissions(arguments, files, columns)
     ways = {
         "average": average(columns, arguments.weights),
         "rank": rank_average(columns, arguments.weights),
-        "stack": stacked_out_of_fold(columns, right, files[0].student),
     }
+    if arguments.how == "stack" or len(set(files[0].student)) >= FOLDS:
+        ways["stack"] = stacked_out_of_fold(columns, right, files[0].student)
     figures = {str(file.path): score(right.astype(np.int8), file.prediction, None) for file in files}
     figures |= {way: score(right.astype(np.int8), values, None) for way, values in ways.items()}
     for name, found in figures.items():
         calibration = "" if name == "rank" else f"  log loss {found.log_loss:.4f}  ECE {found.ece:.4f}"
-        print(f"{name:<40} AUC {found.auc:.4f}{calibration}")
+        print(f"{name:<40} AUC {'-' if found.auc is None else f'{found.auc:.4f}'}{calibration}")
     report = {**empty_report(), "models": {name: found.as_dict() for name, found in figures.items()}}
     if arguments.apply:
         others = _files(arguments.apply)
