@@ -152,6 +152,7 @@ def test_files_without_question_ids_have_null_for_leak_free(tmp_path):
         ),
         (["train", "one.csv", "--valid", "same.csv"], "the validation answers are all the same"),
         (["train", "one.csv", "--valid", "one.csv", "--cells", "1"], "cells=1 is less than the longest sequence (2)"),
+        (["train", "one.csv", "--valid", "one.csv", "--protocol", "leakfree"], "protocol leakfree needs question ids"),
         (["simulate", "school", "--students", "0"], "students=0 must be at least 1"),
         (["evaluate", "none.ckpt", "one.csv"], "none.ckpt"),
         (["evaluate", "truncated.ckpt", "one.csv"], "truncated.ckpt"),
@@ -184,6 +185,9 @@ def test_a_run_continued_from_a_checkpoint_of_other_data_is_refused(trained, cap
     assert "was trained on other skills or questions" in capsys.readouterr().err
     assert main(["train", str(school / "train_data.csv"), "--resume", report["checkpoint"]]) == 2
     assert "was trained with lr=0.03, dim=8, hidden=8; give the same settings" in capsys.readouterr().err
+    load_model(report["checkpoint"]).save(school / "model.pt")
+    assert main(["train", str(school / "train_data.csv"), *SMALL, "--resume", str(school / "model.pt")]) == 2
+    assert "model.pt holds DKT-R, whose training cannot go on; name a last.ckpt of a net" in capsys.readouterr().err
 
 
 def test_a_continued_run_keeps_the_best_of_all_its_epochs_and_the_last(tmp_path, capsys):

@@ -21,6 +21,7 @@ from dkt.commands.shared import (
     score_rows,
 )
 from dkt.data import simulate as school
+from dkt.data.protocols import protocol_named
 from dkt.data.splits import split_students
 from dkt.data.table import Answers, DataError
 from dkt.evaluate import Floats, Score, baselines
@@ -66,6 +67,9 @@ def run(arguments: argparse.Namespace) -> Report:
     train, valid, test = _parts(arguments)
     if valid.answer.min() == valid.answer.max():
         raise DataError("the validation answers are all the same, so no AUC can choose an epoch; take other students.")
+    for answers in (valid, test):
+        if answers is not None:
+            protocol_named(arguments.protocol).scored(answers)  # what it lacks is said before the work
     if isinstance(model, SequenceModel):
         model, cost = _train_net(model, train, valid, arguments)
     elif arguments.resume:
@@ -157,8 +161,8 @@ def _parts(arguments: argparse.Namespace) -> tuple[Answers, Answers, Answers | N
 def _check_same_run(checkpoint: Path, task: DktTask) -> None:
     """Raise if a checkpoint cannot be continued with this task."""
     model = load_model(checkpoint)
-    if not isinstance(model, SequenceModel):
-        raise DataError(f"{checkpoint} holds {model.title}, whose training cannot go on.")
+    if not isinstance(model, SequenceModel) or "loops" not in torch.load(checkpoint, weights_only=True):
+        raise DataError(f"{checkpoint} holds {model.title}, whose training cannot go on; name a last.ckpt of a net.")
     saved = model.task
     if saved.vocabulary != task.vocabulary:
         raise DataError(
