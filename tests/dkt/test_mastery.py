@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -72,5 +73,10 @@ def test_the_command_writes_a_table_and_a_picture(tmp_path, capsys):
     assert {"student", "step", "skill", "probability", "attempts", "low", "high"} == set(rows[0])
     assert (tmp_path / "mastery_10.png").read_bytes().startswith(b"\x89PNG")
     assert "student 10:" in capsys.readouterr().out
+    test = tmp_path / "test_data.csv"
+    test.write_text(re.sub("^10,", "a/b,", test.read_text(), flags=re.MULTILINE))
+    (tmp_path / "test_data_truth.csv").unlink()
+    assert main([*command, "--student", "a/b"]) == 0
+    assert (tmp_path / "mastery_a_b.csv").exists()
     assert main([*command, "--student", "nobody"]) == 2
-    assert "student 'nobody' is not in the file; it has 6, such as 0, 10, 20." in capsys.readouterr().err
+    assert "student 'nobody' is not in the file; it has 6, such as 0, 20, 30." in capsys.readouterr().err

@@ -57,7 +57,7 @@ def read(path: Path, format: str | None) -> Answers:
     answers = read_answers(path, name or None, skills=column or None)
     for note in answers.notes:
         print(f"{path}: {note}")
-    truth = school.truth_path(path)
+    truth = school.truth_path(path.absolute())  # `.` has no name
     return school.with_truth(answers, truth) if truth.exists() else answers
 
 

@@ -31,6 +31,13 @@ def test_what_reading_did_and_the_leaks_are_printed(four, tmp_path, capsys):
     assert json.loads(out.read_text())["data"]["repeats"] == 1
 
 
+def test_the_folder_at_hand_is_described(four, tmp_path, monkeypatch, capsys):
+    assert main(["data", "convert", str(four), str(tmp_path / "store")]) == 0
+    monkeypatch.chdir(tmp_path / "store")
+    assert main(["data", "describe", "."]) == 0
+    assert "students                  2" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("name", ["answers.parquet", "store"])
 def test_converted_files_read_as_the_same_table(four, tmp_path, name):
     assert main(["data", "convert", str(four), str(tmp_path / name)]) == 0
