@@ -33,8 +33,9 @@ def test_what_reading_did_and_the_leaks_are_printed(four, tmp_path, capsys):
 
 def test_the_folder_at_hand_is_described(four, tmp_path, monkeypatch, capsys):
     assert main(["data", "convert", str(four), str(tmp_path / "store")]) == 0
-    monkeypatch.chdir(tmp_path / "store")
-    assert main(["data", "describe", "."]) == 0
+    with monkeypatch.context() as there:
+        there.chdir(tmp_path / "store")
+        assert main(["data", "describe", "."]) == 0
     assert "students                  2" in capsys.readouterr().out
 
 
