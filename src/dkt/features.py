@@ -406,6 +406,14 @@ def _tamed(table: npt.NDArray[np.float32], names: Sequence[str]) -> npt.NDArray[
     return table
 
 
+def check_skills(skills: Sequence[str]) -> None:
+    """Raise unless these are the names of at least one skill."""
+    if isinstance(skills, str):
+        raise TypeError(f"skills={skills!r} is one text, which would be read letter by letter; give [{skills!r}].")
+    if len(skills) == 0:
+        raise ValueError("a question asks no skill; name at least one, if only 'unknown'.")
+
+
 class LiveFeatures:
     """The features of one student, answer by answer: equal to those of a table that holds the same history."""
 
@@ -426,6 +434,7 @@ class LiveFeatures:
         remember(self._now(question, skills, time), np.array([float(right)]))
 
     def _now(self, question: str | None, skills: Sequence[str], time: float) -> Now:
+        check_skills(skills)
         skill = [self._skill.setdefault(name, len(self._skill)) for name in skills]
         name = f"row {self.past.count[0]}" if question is None else f"question {question}"
         place = self._question.setdefault(name, len(self._question))

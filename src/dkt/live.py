@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dkt.data.table import TO_PREDICT, Answers, cumulated
 from dkt.data.vocabulary import Vocabulary
-from dkt.features import Bank, LiveFeatures, NetFeatures
+from dkt.features import Bank, LiveFeatures, NetFeatures, check_skills
 from dkt.models.dkt import DKTNet
 from dkt.rasch import sigmoid
 
@@ -52,6 +52,7 @@ class Replay(Live):
         self._right: list[int] = []
 
     def answer(self, question: str | None, skills: Sequence[str], right: bool, time: float = np.nan) -> None:
+        check_skills(skills)
         self._asked.append((question, skills, time))
         self._right.append(int(right))
 
@@ -126,9 +127,9 @@ class Weighed(Live):
 
 def one_student(asked: Sequence[Asked], right: Sequence[int]) -> Answers:
     """A table of one student's rows."""
+    for _, skills, _ in asked:
+        check_skills(skills)
     sets = [list(dict.fromkeys(skills)) for _, skills, _ in asked]  # a skill named twice is asked once
-    if not all(sets):
-        raise ValueError("a question asks no skill; name at least one, if only 'unknown'.")
     names, questions = [name for skills in sets for name in skills], [question for question, _, _ in asked]
     skill_names, question_names = list(dict.fromkeys(names)), [q for q in dict.fromkeys(questions) if q is not None]
     if question_names and None in questions:

@@ -60,3 +60,13 @@ def test_a_live_student_needs_neither_questions_nor_times():
 def test_a_question_without_a_skill_is_refused():
     with pytest.raises(ValueError, match="asks no skill"):
         model_named("bkt", rounds=1).fit(TRAIN).start().predict("q", [])
+
+
+@pytest.mark.parametrize("name", ["elo", "bkt", "dkt"])
+def test_skills_are_names_in_a_list_and_never_one_text(name):
+    student = model_named(name, **SMALL.get(name, {"dim": 8, "epochs": 1} if name == "dkt" else {})).fit(TRAIN).start()
+    with pytest.raises(TypeError, match=r"give \['11'\]"):
+        student.answer("q", "11", True)
+    with pytest.raises(ValueError, match="asks no skill"):
+        student.predict("q", [])
+    assert 0 < student.predict("q", ["11"]) < 1
