@@ -111,6 +111,7 @@ def test_describe_says_what_is_there(train, capsys):
         (["compare", "elo", "--valid", "TRAIN"], "--valid and --test need --data FILE"),
         (["compare", "elo", "irt", "--epochs", "2", "--data", "TRAIN"], "--epochs: elo, irt is no net"),
         (["compare", "elo", "dtk-r", "--data", "TRAIN"], "model 'dtk-r' is unknown"),
+        (["compare", "elo", "irt", "elo", "--data", "TRAIN"], "elo is there twice"),
         (["compare", "elo", "--data", "TRAIN", "--test", "TRAIN"], "--test needs --valid"),
         (["cv", "elo", "--data", "TRAIN", "--folds", "2"], "folds=2 must be at least 3"),
     ],

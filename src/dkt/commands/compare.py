@@ -46,6 +46,9 @@ def run(arguments: argparse.Namespace) -> Report:
     """Models on one split, or on the folds of files whose names hold {fold}."""
     torch.set_num_threads(arguments.threads)
     check_settings(arguments.models, arguments)
+    twice = next((name for name in arguments.models if arguments.models.count(name) > 1), None)
+    if twice:
+        raise ValueError(f"{twice} is there twice; models are told apart by name, so name each once.")
     for name in arguments.models:
         model_of(name, arguments)  # what is misspelt is said before anything is fitted
     parts = _folds(arguments)
