@@ -69,7 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.json:
             results["command"] = shlex.join(["dkt", *argv])
             arguments.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except Exception as error:
+        of_polars = type(error).__module__ == "polars.exceptions"  # by name: help comes without loading polars
+        if not (of_polars or isinstance(error, ValueError | OSError | ModuleNotFoundError)):
+            raise
         print(f"dkt {name}: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 
+import polars
 import pytest
 import torch
 
 from dkt.cli import main
+from dkt.data import from_frame
 from dkt.data.simulate import simulate
 from dkt.models.catalogue import load_model
+from dkt.models.elo import Elo
 
 KEYS = {"test", "valid", "epochs", "train_interactions", "train_cpu_seconds", "seed", "command"}
 FIGURES = {"auc", "auc_leakfree", "accuracy", "log_loss", "n"}
@@ -169,6 +172,18 @@ def test_what_is_wrong_is_said_in_one_line_with_exit_code_2(tmp_path, monkeypatc
     assert message in error
     assert error.startswith(f"dkt {arguments[0]}: error: ")
     assert error.count("\n") == 1
+
+
+def test_a_file_that_polars_cannot_read_and_one_with_nothing_to_score_are_said_in_one_line(tmp_path, capsys):
+    rows = {"student": ["a", "b"], "skills": ["x", "x"], "answer": [1, 0], "marks": [[1], [2, 3]]}
+    polars.DataFrame(rows).write_parquet(tmp_path / "lists.parquet")
+    assert main(["data", "describe", str(tmp_path / "lists.parquet")]) == 2
+    assert capsys.readouterr().err.startswith("dkt data: error: ")
+    single = polars.DataFrame(rows).drop("marks")
+    single.write_parquet(tmp_path / "single.parquet")
+    Elo(protocol="pykt").fit(from_frame(single)).save(tmp_path / "elo.pt")
+    assert main(["evaluate", str(tmp_path / "elo.pt"), str(tmp_path / "single.parquet")]) == 2
+    assert "has no row that the model's protocol, pykt, scores" in capsys.readouterr().err
 
 
 def test_a_flag_out_of_range_is_refused_before_anything_is_read(capsys):

@@ -39,6 +39,8 @@ def run(arguments: argparse.Namespace) -> Report:
     answers = read(arguments.data, arguments.format).answered()
     if not len(answers):
         raise DataError(f"{arguments.data} has no known answers to compare predictions with; use `dkt predict`.")
+    if not protocol_named(model.protocol).scored(answers).any():
+        raise DataError(f"{arguments.data} has no row that the model's protocol, {model.protocol}, scores.")
     probability = model.predict(answers)
     figures = report_rows(answers, probability, model.protocol)
     print(f"{arguments.data}: {answers.n_students:,} students, {model.title}, protocol {model.protocol}\n{figures}")
