@@ -14,7 +14,7 @@ from fulgurite.callbacks.callback import Callback
 from fulgurite.callbacks.checkpoint import Checkpoint
 from fulgurite.hooks import overrides
 from fulgurite.machine.devices import Devices, in_notebook
-from fulgurite.machine.environments import ClusterEnvironment, SLURMEnvironment, environment_of
+from fulgurite.machine.environments import ClusterEnvironment, SLURMEnvironment, environment_of, started_by_us
 from fulgurite.machine.precision import Precision
 from fulgurite.machine.requeue import hpc_checkpoints
 from fulgurite.machine.strategy import SingleDeviceStrategy, Strategy, TorchCheckpointIO
@@ -229,7 +229,9 @@ def _strategy_by_name(name: str, chosen: Devices, num_nodes: int, environment: C
     several = len(chosen.devices) > 1 or num_nodes > 1
     if name == "auto":
         among_others = started.creates_processes_externally and started.world_size() > 1
-        if not several and not among_others:
+        # devices=1 is one process, also where earlier calls of this program have started several
+        alone = not among_others or (chosen.asked_for and started_by_us())
+        if alone and not several:
             return SingleDeviceStrategy(chosen.root)
         name = "ddp_fork" if in_notebook() and not among_others else "ddp"
     if name == "single_device":

@@ -72,6 +72,27 @@ def test_torchrun_says_who_a_process_is(strategy: str, devices: Any, environ: py
     assert trainer.distributed_sampler_kwargs == {"num_replicas": 4, "rank": 3}
 
 
+def test_torchrun_counts_even_where_one_device_is_asked_for(environ: pytest.MonkeyPatch) -> None:
+    for name, value in TORCHRUN.items():
+        environ.setenv(name, value)
+    assert ranks(pl.Trainer(**QUIET, devices=1)) == (4, 3, 1, 1, 2)
+
+
+def test_one_device_among_ranks_that_we_started_is_one_process(environ: pytest.MonkeyPatch) -> None:
+    for name, value in {**TORCHRUN, "FULGURITE_RANK_OF": str(os.getpid())}.items():
+        environ.setenv(name, value)
+    environ.delenv("TORCHELASTIC_RUN_ID")
+    assert isinstance(pl.Trainer(**QUIET, devices="1").strategy, SingleDeviceStrategy)
+    assert pl.Trainer(**QUIET).world_size == 4
+
+
+def test_a_program_that_a_rank_of_ours_starts_is_none(environ: pytest.MonkeyPatch) -> None:
+    for name, value in {**TORCHRUN, "FULGURITE_RANK_OF": "1"}.items():
+        environ.setenv(name, value)
+    environ.delenv("TORCHELASTIC_RUN_ID")
+    assert isinstance(pl.Trainer(**QUIET).strategy, SingleDeviceStrategy)
+
+
 def test_slurm_says_who_a_process_is(environ: pytest.MonkeyPatch) -> None:
     for name, value in SLURM.items():
         environ.setenv(name, value)

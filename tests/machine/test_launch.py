@@ -117,6 +117,29 @@ def test_the_program_is_run_again_as_it_was_started(tmp_path: Path, how: str) ->
 
 
 @pytest.mark.slow
+def test_after_a_fit_of_several_processes_one_device_is_one_process(tmp_path: Path) -> None:
+    """Also in a program that a rank starts, which may start ranks of its own."""
+    script = (
+        DEFINED
+        + """
+import subprocess
+if __name__ == "__main__":
+    devices, then = int(sys.argv[1]), sys.argv[2:]
+    net, flags = Net(), dict(max_epochs=1, enable_checkpointing=False, **off)
+    pl.Trainer(devices=devices, **flags).fit(net, loader())
+    alone = pl.Trainer(devices=1, **flags)
+    say(devices, alone.world_size, len(alone.predict(net, loader())))
+    if then and rank() == 0:
+        for devices in then: subprocess.run([sys.executable, __file__, devices], check=True, timeout=60)
+"""
+    )
+    ended = run_program(script, "2", "1", "2", folder=tmp_path)
+    assert ended.code == 0, ended.err
+    each = ["[0] 1 1 8", *["[0] 2 1 8", "[1] 2 1 8"] * 2]
+    assert sorted(ended.out.splitlines()) == sorted(each)
+
+
+@pytest.mark.slow
 def test_what_a_program_has_set_in_torch_holds_in_the_processes_it_spawns(tmp_path: Path) -> None:
     script = (
         DEFINED

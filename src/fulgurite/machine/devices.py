@@ -22,6 +22,7 @@ class Devices:
 
     kind: str
     devices: tuple[torch.device, ...]
+    asked_for: bool = False  # by number, rather than "auto" or all
 
     @property
     def root(self) -> torch.device:
@@ -30,14 +31,14 @@ class Devices:
 
 def resolve_devices(accelerator: object = "auto", devices: int | str | list[int] | None = "auto") -> Devices:
     """Turn the two arguments of the trainer into devices; each mistake is an error that says what there is."""
-    kind = _kind(accelerator)
+    kind, asked_for = _kind(accelerator), devices not in ("auto", None, -1, "-1")
     if kind == "cpu":
-        return Devices("cpu", (torch.device("cpu"),) * _cpu_processes(devices))
+        return Devices("cpu", (torch.device("cpu"),) * _cpu_processes(devices), asked_for)
     if kind == "mps":
         if devices not in ("auto", None, 1, "1", -1, "-1", [0], "0,"):
             raise MisconfigurationException(f"devices={devices!r}: an MPS machine has one device. Use devices=1.")
-        return Devices("mps", (torch.device("mps", 0),))
-    return Devices("cuda", tuple(torch.device("cuda", i) for i in _cuda_indices(devices)))
+        return Devices("mps", (torch.device("mps", 0),), asked_for)
+    return Devices("cuda", tuple(torch.device("cuda", i) for i in _cuda_indices(devices)), asked_for)
 
 
 def _kind(accelerator: object) -> str:

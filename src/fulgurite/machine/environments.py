@@ -13,6 +13,19 @@ try:
 except FileNotFoundError:
     STARTED_IN = None
 
+STARTED_BY = "FULGURITE_STARTED_BY"  # "<process id>:<file descriptor>" in the environment of a rank that we started
+RANK_OF = "FULGURITE_RANK_OF"  # the process that our launcher's variables are for; what it starts inherits them
+
+
+def started_by_us() -> bool:
+    """Whether our launcher has made this process a rank."""
+    return STARTED_BY in os.environ or os.environ.get(RANK_OF) == str(os.getpid())
+
+
+def has_a_parents_rank() -> bool:
+    """Whether this is no rank, but was started by one of ours, whose variables it has inherited."""
+    return RANK_OF in os.environ and not started_by_us()
+
 
 class ClusterEnvironment:
     """Where this process stands among all; subclass it and pass it in `plugins=[...]` for a scheduler of your own."""
@@ -67,7 +80,7 @@ class LightningEnvironment(ClusterEnvironment):
 
     @property
     def creates_processes_externally(self) -> bool:  # type: ignore[override]  # read only here: the variables say it
-        return all(name in os.environ for name in self._contract)
+        return all(name in os.environ for name in self._contract) and not has_a_parents_rank()
 
     @property
     def main_address(self) -> str:  # type: ignore[override]  # as above

@@ -31,9 +31,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from fulgurite.machine import supervise
 from fulgurite.machine.devices import in_notebook
-from fulgurite.machine.environments import STARTED_IN
+from fulgurite.machine.environments import RANK_OF, STARTED_BY, STARTED_IN, has_a_parents_rank
 from fulgurite.machine.signals import installed
-from fulgurite.machine.supervise import STARTED_BY, Child, Children, Line, ScriptRanks, error_of
+from fulgurite.machine.supervise import Child, Children, Line, ScriptRanks, error_of
 from fulgurite.utilities.exceptions import MisconfigurationException, SIGTERMException
 from fulgurite.utilities.rank_zero import rank_zero_only
 from fulgurite.utilities.seed import collect_rng_state, restore_rng_state
@@ -75,6 +75,8 @@ def environment_of_rank(local: int, strategy: DistributedStrategy, address: str,
 def open_store(strategy: DistributedStrategy) -> tuple[Any, str, int]:
     """Where the processes meet. The store takes a free port itself, so that nobody can take it in between."""
     address, told = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+    if has_a_parents_rank():
+        told = None  # the port is in use
     if strategy.num_nodes > 1 and (address is None or told is None):
         raise MisconfigurationException(
             f"num_nodes={strategy.num_nodes}: set MASTER_ADDR and MASTER_PORT to the address and a free port of the "
@@ -140,7 +142,7 @@ class ScriptLauncher:
         atexit.register(ranks.finish)
         for local in range(1, strategy.num_processes):
             ranks.children.members.append(_run_again(program, environment_of_rank(local, strategy, address, port)))
-        os.environ.update(environment_of_rank(0, strategy, address, port))
+        os.environ.update({**environment_of_rank(0, strategy, address, port), RANK_OF: str(os.getpid())})
         supervise.share_threads(strategy.num_processes)
         return ranks
 

@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 
 from fulgurite.machine import watchdog
+from fulgurite.machine.environments import RANK_OF, STARTED_BY
 from fulgurite.machine.signals import installed
 from fulgurite.utilities.exceptions import CollectiveTimeoutError, RankFailedError, SIGTERMException
 from fulgurite.utilities.rank_zero import rank_zero_info
@@ -31,7 +32,6 @@ from fulgurite.utilities.rank_zero import rank_zero_info
 if TYPE_CHECKING:
     from fulgurite.trainer import Trainer
 
-STARTED_BY = "FULGURITE_STARTED_BY"  # "<process id>:<file descriptor>" in the environment of a rank that we started
 GRACE = 2.0  # seconds a rank has to leave by itself once the run has failed
 FOLLOW_UP = 1.0  # seconds in which the reason of a broken connection turns up
 END = 30.0  # seconds that the others have to end the program once rank 0 has
@@ -136,6 +136,7 @@ def connect(line: Line) -> Line:
     """From here on this process is a rank of the starter's: exceptions are printed there."""
     global _line
     _line = line
+    os.environ[RANK_OF] = str(os.getpid())
     before = sys.excepthook
 
     def report_or_print(kind: type[BaseException], exception: BaseException, where: Any) -> None:
