@@ -774,9 +774,20 @@ class Trainer(OldMembers):
             weights_only: leave out what is needed to resume.
             storage_options: for a CheckpointIO of your own.
         """
-        if self._module is None or self._run is None:
+        if self._module is None:
             raise AttributeError("there is nothing to save: fit, validate, test or predict with a model first.")
-        checkpoint = checkpoints.dump(self, self._run, loops_of, bool(weights_only))
+        run = self._run
+        if run is None:  # it has ended with the processes of the call, and the optimizers with it
+            if not weights_only:
+                rank_zero_warn(
+                    "save_checkpoint after a call whose processes have ended, and their optimizers with them: the "
+                    "checkpoint holds weights and counters, and a fit cannot go on from it. Have a ModelCheckpoint "
+                    "save while they run, or pass weights_only=True to silence this."
+                )
+            self.strategy.connect(self._module)
+            run, weights_only = Run(self, self._module, {}, loop.before_step), True
+            self._results = None  # type: ignore[assignment]  # as it was: no hook runs
+        checkpoint = checkpoints.dump(self, run, loops_of, bool(weights_only))
         options = {} if storage_options is None else {"storage_options": storage_options}
         self.strategy.save_checkpoint(checkpoint, filepath, **options)
 

@@ -140,6 +140,31 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp_fork", "ddp_spawn"])
+def test_trained_weights_can_be_saved_once_the_processes_have_ended(tmp_path: Path, strategy: str) -> None:
+    script = (
+        DEFINED
+        + """
+if __name__ == "__main__":
+    net = Net()
+    net.save_hyperparameters({"width": 4})
+    trainer = pl.Trainer(max_epochs=1, devices=2, strategy=sys.argv[1], enable_checkpointing=False, **off)
+    trainer.fit(net, loader())
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        trainer.save_checkpoint("net.ckpt")
+    saved = torch.load("net.ckpt")
+    say(saved["epoch"], saved["global_step"], saved["hyper_parameters"], "optimizer_states" in saved)
+    say(all(torch.equal(saved["state_dict"][name], p) for name, p in net.state_dict().items()), len(warned))
+    say(sorted(trainer.callback_metrics), len(trainer.test(net, loader(), "net.ckpt", verbose=False)))
+"""
+    )
+    ended = run_program(script, strategy, folder=tmp_path)
+    assert ended.code == 0, ended.err
+    assert ended.out.splitlines() == ["[0] 1 4 {'width': 4} False", "[0] True 1", "[0] ['loss'] 1"]
+
+
+@pytest.mark.slow
 def test_what_a_program_has_set_in_torch_holds_in_the_processes_it_spawns(tmp_path: Path) -> None:
     script = (
         DEFINED
