@@ -51,6 +51,35 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return of
 
 
+BUFFERS = """
+warnings.filterwarnings("ignore", message=".*broadcast_buffers.* is deprecated")
+from helpers.cases import *
+
+class Bank(Net):
+    def __init__(self):
+        super().__init__(metrics=False)
+        self.register_buffer("bank", torch.zeros(1))
+    def training_step(self, batch, batch_idx):
+        self.bank = torch.full((1 + RANK,), float(RANK)) if APART else self.bank.fill_(RANK)
+        return super().training_step(batch, batch_idx)
+
+def bank_after_fit(**options):
+    net, strategy = Bank(), pl.strategies.DDPStrategy(**options)
+    pl.Trainer(**QUIET, devices=WORLD_SIZE, strategy=strategy, max_epochs=1).fit(
+        net, DataLoader(samples(8), 2), DataLoader(samples(8), 2))
+    return net.bank.tolist()
+
+APART = False
+shared = bank_after_fit()
+APART = True
+answer((shared, bank_after_fit(broadcast_buffers=False)))
+"""
+
+
+def test_buffers_are_each_process_its_own_where_ddp_is_told_not_to_share_them() -> None:
+    assert run_ranks(BUFFERS, 2) == [([0.0], [0.0]), ([0.0], [1.0, 1.0])]
+
+
 def same(name: str, world: int, answers: list[dict[str, Any]]) -> None:
     one, parts = run_case(name, 1, 0, world), [answer[name] for answer in answers]
     for part in parts:

@@ -156,7 +156,7 @@ class DDPStrategy(DistributedStrategy):
 
     def share_buffers(self) -> None:
         """Every process evaluates the buffers that a checkpoint would hold: batch-norm statistics of process 0."""
-        if self._ddp is None:
+        if self._ddp is None or not self._ddp.broadcast_buffers:
             return
         buffers = [buffer for buffer in self._module.buffers() if buffer.numel()]
         for dtype in dict.fromkeys(buffer.dtype for buffer in buffers):
