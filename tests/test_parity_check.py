@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import fulgurite as pl
-from fulgurite.parity import _close
+from fulgurite.parity import _close, fingerprints
 from fulgurite.utilities.exceptions import MisconfigurationException
 from helpers.cases import QUIET, Buckets, Net, Stream, samples
 
@@ -49,6 +49,13 @@ def test_a_bucketed_sampler_is_compared_in_groups() -> None:
     loader = DataLoader(samples(31), batch_sampler=Buckets([4, 3, 5, 2, 6, 1, 7, 3]))
     report = pl.Trainer(**QUIET).check_parity(Net(metrics=False), loader, VAL, devices=3)
     assert report.equal, str(report)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64, torch.int64, torch.bool, torch.complex64])
+def test_samples_of_every_type_are_told_apart(dtype: torch.dtype) -> None:
+    batch = {"x": torch.tensor([[0, 1], [0, 0], [0, 1]]).to(dtype), "y": torch.zeros(3, dtype=dtype)}
+    first, other, again = fingerprints(batch)
+    assert first == again != other
 
 
 @pytest.mark.parametrize(

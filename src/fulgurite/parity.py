@@ -86,10 +86,12 @@ def fingerprints(batch: Any) -> list[str]:
         return []
     count = len(tensors[0])
     rows = [t.detach().cpu().contiguous() for t in tensors if len(t) == count]
-    return [
-        hashlib.sha1(b"".join(t[i].contiguous().view(-1).numpy(force=True).tobytes() for t in rows)).hexdigest()[:12]
-        for i in range(count)
-    ]
+    return [hashlib.sha1(b"".join(_bytes(t[i]) for t in rows)).hexdigest()[:12] for i in range(count)]
+
+
+def _bytes(sample: Tensor) -> bytes:
+    flat = sample.contiguous().view(-1)
+    return flat.view(torch.uint8).numpy(force=True).tobytes()  # NumPy has no bfloat16
 
 
 def _tensors(data: Any) -> Iterator[Tensor]:
