@@ -134,13 +134,20 @@ class EvalShare(Share):
     """Every sample once, on one process; processes may have different numbers of batches, or none."""
 
     def __iter__(self) -> Iterator[Any]:
-        order = islice(self.told(), self._whole_batches()) if self.drop_last else self.told()
+        order = self.told()
+        if self.drop_last:
+            sized = sized_len(self.sampler) is not None
+            order = islice(order, self._whole_batches()) if sized else self._filling_batches(order)
         mine = islice(order, self.rank, None, self.world_size)
         if self.batch_size is None:
             yield from mine
             return
         while batch := list(islice(mine, self.batch_size)):
             yield batch
+
+    def _filling_batches(self, order: Iterator[Any]) -> Iterator[Any]:
+        while len(batch := list(islice(order, self.batch_size))) == self.batch_size:
+            yield from batch
 
     def __len__(self) -> int:
         return self.length_of(self.rank)
