@@ -46,6 +46,15 @@ def test_a_failure_found_in_the_last_moment_of_rank_zero_is_told(tmp_path: Path)
     assert not ended.left and not ended.files
 
 
+@pytest.mark.parametrize("late", ["0", "1"])
+def test_the_exit_code_of_the_program_itself_is_kept(tmp_path: Path, late: str) -> None:
+    """Whichever rank comes to its end first."""
+    script = PROGRAM + f"    if rank() == {late}: time.sleep(1)\n    print('after it')\n    sys.exit(3)\n"
+    ended = run_program(script, "", "ddp", "2", folder=tmp_path)
+    assert ended.code == 3 and ended.out.count("after it") == 2, ended.out + ended.err
+    assert "exit code" not in ended.err and not ended.left
+
+
 def test_after_a_full_disk_the_checkpoint_before_is_whole(tmp_path: Path) -> None:
     (case,) = (case for case in CASES if case.name == "disk full")
     run_case(case, tmp_path)

@@ -46,6 +46,7 @@ class Failure:
     when: float  # by the machine's monotonic clock, which its processes share
     text: str
     follows: bool = False  # from another rank's failure, such as a closed connection
+    code: int = 0  # with which it ended, where it has said no more
 
 
 def follows_from_another(exception: BaseException) -> bool:
@@ -243,7 +244,8 @@ class Children:
         for child in self.members:
             failed = child.code not in (None, 0) and not child.ended_by_us
             if failed and child.rank not in said and self.interrupted is None:
-                return Failure(child.rank, time.monotonic(), child.describe_end())
+                code = max(child.code or 0, 0)
+                return Failure(child.rank, time.monotonic(), child.describe_end(), code=code)
         if self.reports and (first := min(self.reports, key=lambda r: r.when)).when < time.monotonic() - FOLLOW_UP:
             return first
         return None
@@ -366,8 +368,9 @@ class ScriptRanks:
             print("\nInterrupted: rank 0 waits for another rank. Press Ctrl-C again to stop at once.", file=sys.stderr)
 
     def _failed(self) -> RankFailedError | None:
-        if (failure := self.children.failure()) is not None:
-            return error_of(failure)
+        failure = self.children.failure()
+        if failure is not None and (self._inside is not None or not failure.code):
+            return error_of(failure)  # outside of a call an exit code may be the program's own, which rank 0 comes to
         gone = next((child for child in self.children.members if child.code is not None), None)
         if gone is not None and self._inside is not None and self.children.interrupted is None:
             return _left_early(gone)
@@ -471,16 +474,18 @@ class ScriptRanks:
             after = f"{END:.0f} s after rank 0 had come to the end of the program"
             print(f"rank {late} was still running {after}, and was ended.", file=sys.stderr, flush=True)
         if not failing and (failure := self.children.failure()) is not None:
-            print(error_of(failure), file=sys.stderr, flush=True)
-            self._leave_failing()
+            if any(child.code != failure.code for child in self.children.members):
+                print(error_of(failure), file=sys.stderr, flush=True)
+                self._leave_failing()
+            self._leave_failing(failure.code)  # the program's own, by sys.exit
 
-    def _leave_failing(self) -> None:
+    def _leave_failing(self, code: int = 1) -> None:
         """At its end a program gets an exit code only by leaving: after all else that is to be done there."""
         self._only_printed = False
         self.children.end(0)
         atexit._run_exitfuncs()
         sys.stdout.flush()
-        os._exit(1)
+        os._exit(code)
 
 
 def _print_without_stack(exception: BaseException) -> None:
