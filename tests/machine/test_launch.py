@@ -6,12 +6,14 @@ import json
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import fulgurite as pl
 from fulgurite.demos.boring_classes import BoringModel
+from fulgurite.machine.supervise import Children
 from fulgurite.utilities.exceptions import MisconfigurationException
 from helpers.processes import free_port
 from helpers.programs import Ended, Program, run_program
@@ -114,6 +116,12 @@ def test_the_program_is_run_again_as_it_was_started(tmp_path: Path, how: str) ->
     assert ended.code == 0, ended.err
     assert sorted(ended.out.splitlines()) == ["[0] ['--lr', 'a b'] 2", "[1] ['--lr', 'a b'] 2"]
     assert not ended.left and not ended.files
+
+
+def test_watching_ranks_that_have_ended_does_not_spin() -> None:
+    began = time.monotonic()
+    Children([]).attend(0.05)
+    assert time.monotonic() - began >= 0.05
 
 
 @pytest.mark.slow

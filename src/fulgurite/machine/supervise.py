@@ -219,6 +219,7 @@ class Children:
             for child in self.members:
                 if child.connection in heard:
                     self._take(child)
+        time.sleep(timeout)  # nobody is left to hear: who watches them is not to spin
 
     def _take(self, child: Child) -> None:
         try:
