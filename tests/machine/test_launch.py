@@ -173,6 +173,40 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp_fork", "ddp_spawn"])
+def test_layers_made_in_setup_come_back_trained(tmp_path: Path, strategy: str) -> None:
+    """A bare parameter does not, which is said."""
+    script = (
+        DEFINED
+        + """
+class Late(Net):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.more = None, torch.nn.ModuleList()
+    def setup(self, stage):
+        if self.layer is None:
+            self.layer = torch.nn.Sequential(torch.nn.Linear(4, 1))
+            self.more.append(torch.nn.BatchNorm1d(4))
+        self.scale = torch.nn.Parameter(torch.ones(1), requires_grad=False)
+    def training_step(self, batch, batch_idx): return super().training_step(self.more[0](batch), batch_idx)
+    def on_train_end(self): self.trained = {name: t.tolist() for name, t in self.state_dict().items()}
+
+if __name__ == "__main__":
+    net, flags = Late(), dict(max_epochs=1, enable_checkpointing=False, **off)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        pl.Trainer(devices=2, strategy=sys.argv[1], **flags).fit(net, loader())
+    trained, ours = net.trained, {name: t.tolist() for name, t in net.state_dict().items()}
+    say(trained.pop("scale"), len(ours), trained == ours, net.layer[0].weight.requires_grad)
+    say([str(w.message).split(" came")[0] for w in warned if "came into being" in str(w.message)])
+"""
+    )
+    ended = run_program(script, strategy, folder=tmp_path)
+    assert ended.code == 0, ended.err
+    assert ended.out.splitlines() == ["[0] [1.0] 7 True True", "[0] ['scale']"]
+
+
+@pytest.mark.slow
 def test_what_a_program_has_set_in_torch_holds_in_the_processes_it_spawns(tmp_path: Path) -> None:
     script = (
         DEFINED

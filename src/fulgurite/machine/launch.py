@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from multiprocessing.connection import Connection
 from operator import attrgetter
 from pathlib import Path
@@ -35,7 +35,7 @@ from fulgurite.machine.environments import RANK_OF, STARTED_BY, STARTED_IN, has_
 from fulgurite.machine.signals import installed
 from fulgurite.machine.supervise import Child, Children, Line, ScriptRanks, error_of
 from fulgurite.utilities.exceptions import MisconfigurationException, SIGTERMException
-from fulgurite.utilities.rank_zero import rank_zero_only
+from fulgurite.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from fulgurite.utilities.seed import collect_rng_state, restore_rng_state
 
 if TYPE_CHECKING:
@@ -277,12 +277,13 @@ def _rank_of_function(
         else:
             supervise.share_threads(int(environment["LOCAL_WORLD_SIZE"]))
         known = _known(trainer, arguments)
+        there = _parts_of(known["module"]).keys()
         trainer.strategy.launcher = None
         trainer.strategy.find_rank()
         value = attrgetter(name)(trainer)(**arguments)
         weights = _weights_of(known["module"])
         if int(environment["LOCAL_RANK"]) == 0:
-            line.say("done", _given_back(trainer, known, weights, value))
+            line.say("done", _given_back(trainer, known, there, weights, value))
     except BaseException as exception:
         line.say_left(exception)
         if line.reported is None and not supervise.leaves_together(exception):
@@ -443,8 +444,15 @@ _OF_TRAINER = (
 _OF_TORCH = set(vars(nn.Module())) - {"training"}
 
 
-def _given_back(trainer: Trainer, known: dict[str, Any], weights: dict[str, torch.Tensor], value: Any) -> bytes:
+def _given_back(
+    trainer: Trainer, known: dict[str, Any], there: Collection[str], weights: dict[str, torch.Tensor], value: Any
+) -> bytes:
     """What a call has changed: weights, counters, metrics, and what callbacks, loggers and the module remember."""
+    made = {
+        path: dumped
+        for path, part in _parts_of(known["module"]).items()
+        if path not in there and path.rpartition(".")[0] in there and (dumped := _dump_part(part, known)) is not None
+    }
     changed: dict[str, dict[str, bytes]] = {}
     for name, thing in known.items():
         kept = {}
@@ -457,9 +465,19 @@ def _given_back(trainer: Trainer, known: dict[str, Any], weights: dict[str, torc
     changed["trainer"] = {
         key: dumped for key in _OF_TRAINER if (dumped := _dump(vars(trainer)[key], known)) is not None
     }
-    return pickle.dumps(
-        {"weights": _dump(weights, {}), "changed": changed, "value": _dump(value, known), "draws": collect_rng_state()}
-    )
+    given = {"made": made, "weights": _dump(weights, {}), "changed": changed, "value": _dump(value, known)}
+    return pickle.dumps({**given, "draws": collect_rng_state()})
+
+
+def _parts_of(module: nn.Module | None) -> dict[str, nn.Module]:
+    return dict(module.named_modules()) if module is not None else {}
+
+
+def _dump_part(part: nn.Module, known: dict[str, Any]) -> bytes | None:
+    """A layer that `setup` or `configure_model` has made; one that is sharded is nothing without its processes."""
+    if any(hasattr(tensor, "full_tensor") for tensor in _tensors_of(part).values()):
+        return None
+    return _dump(part.cpu(), known)  # the program may be one that is to leave CUDA alone
 
 
 def _tensors_of(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -477,10 +495,17 @@ def _take_over(trainer: Trainer, arguments: dict[str, Any], result: bytes | None
         return None  # on a machine that has no rank 0
     known, given = _known(trainer, arguments), pickle.loads(result)
     if (module := known["module"]) is not None:
-        ours = _tensors_of(module)
-        for name, tensor in pickle.loads(given["weights"]).items():
-            if name in ours:  # in the precision that the ranks gave it, as after a fit in this process
-                ours[name].data = tensor.to(ours[name].device)
+        for path, dumped in given["made"].items():
+            owner, _, name = path.rpartition(".")
+            setattr(module.get_submodule(owner), name, _Unpickler(dumped, known).load())
+        ours, weights = _tensors_of(module), pickle.loads(given["weights"])
+        for name in weights.keys() & ours.keys():  # in the precision that the ranks gave it, as after a fit here
+            ours[name].data = weights[name].to(ours[name].device)
+        if lost := [name for name in weights if name not in ours]:
+            rank_zero_warn(
+                f"{', '.join(lost)} came into being in the processes of this call, and ended with them. Make them in "
+                "__init__ to have them here, or use strategy='ddp'."
+            )
     for name, attributes in given["changed"].items():
         if name in known:
             for key, dumped in attributes.items():
