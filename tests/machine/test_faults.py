@@ -55,6 +55,18 @@ def test_the_exit_code_of_the_program_itself_is_kept(tmp_path: Path, late: str) 
     assert "exit code" not in ended.err and not ended.left
 
 
+def test_an_exception_of_all_ranks_that_the_program_catches_leaves_rank_zero_alone(tmp_path: Path) -> None:
+    again = """    except ValueError:
+        trainer.fit(Net(), DataLoader(Data(), 4))
+"""
+    fit = "    trainer.fit(Net(), DataLoader(Data(), 4, num_workers=workers), DataLoader(Data(), 4))\n"
+    script = PROGRAM.replace(fit, "    try:\n    " + fit + again)
+    assert script != PROGRAM
+    ended = run_program(script, "training, all ranks", "ddp", "2", folder=tmp_path)
+    assert ended.code == 1 and ended.err.count("although the program caught it") == 1, ended.out + ended.err
+    assert "trainer.should_stop = True" in ended.err and not ended.left
+
+
 def test_after_a_full_disk_the_checkpoint_before_is_whole(tmp_path: Path) -> None:
     (case,) = (case for case in CASES if case.name == "disk full")
     run_case(case, tmp_path)

@@ -388,9 +388,10 @@ class ScriptRanks:
             raise self.told
         if self.children.over:
             raise RuntimeError(
-                "the other processes of this program have ended, after the failure above. They run the whole program, "
-                "so they cannot start in its middle: run it again, or use strategy='ddp_spawn', where each call of the "
-                "trainer starts its own."
+                "the other processes of this program have ended, with the exception that left an earlier call of the "
+                "trainer, although the program caught it. They run the whole program, so they cannot start in its "
+                "middle. To end a fit and go on, set trainer.should_stop = True; or use strategy='ddp_spawn', where "
+                "each call of the trainer starts its own."
             )
         with self._waking():
             self._trainer, self._interrupts, self._said_so = trainer, [], False
