@@ -263,6 +263,21 @@ def test_arguments_linked_between_model_and_data() -> None:
     assert Linked(CommandLineNet, CommandLineData, args=["--data.width=13"], run=False).model.width == 13
 
 
+@pytest.mark.parametrize(("model", "target"), [(CommandLineNet, "model.width"), (None, "model.init_args.width")])
+def test_an_argument_linked_from_a_made_object_is_a_hyper_parameter(model: Any, target: str) -> None:
+    class Linked(LightningCLI):
+        def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+            parser.link_arguments("data.width", target, apply_on="instantiate")
+
+    chosen = [] if model else ["--model=CommandLineNet"]
+    made = Linked(model, CommandLineData, args=["fit", *SMALL, *chosen, "--data.width=13"])
+    assert made.model.hparams.width == made.model.width == 13
+    checkpoint = made.trainer.checkpoint_callback.best_model_path
+    assert CommandLineNet.load_from_checkpoint(checkpoint).width == 13
+    again = Linked(model, CommandLineData, args=["test", *SMALL, *chosen, f"--ckpt_path={checkpoint}"])
+    assert again.model.width == 5  # what the link says of this run's data
+
+
 def test_a_configurable_callback_of_ones_own() -> None:
     class WithStopping(LightningCLI):
         def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

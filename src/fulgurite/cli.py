@@ -20,7 +20,7 @@ from fulgurite import callbacks, loggers, profilers
 from fulgurite.__version__ import __version__
 from fulgurite.callbacks.callback import Callback
 from fulgurite.core.datamodule import LightningDataModule
-from fulgurite.core.hparams import given_hyperparameters
+from fulgurite.core.hparams import AS_CALLED, given_hyperparameters
 from fulgurite.core.module import LightningModule
 from fulgurite.core.saving import read_checkpoint, restored_hparams
 from fulgurite.hooks import overrides
@@ -109,6 +109,7 @@ class LightningArgumentParser(ArgumentParser):  # type: ignore[misc,unused-ignor
         super().__init__(*args, description=description, env_prefix=env_prefix, default_env=default_env, **kwargs)
         self.dump_header = [f"fulgurite=={__version__}"]
         self.callback_keys: list[str] = []
+        self.linked_objects: list[str] = []  # arguments whose value is known once the object it comes from is made
         # by key: the class, or the tuple of classes to choose from, and what the choice is linked to
         self._optimizers: dict[str, tuple[Any, str]] = {}
         self._lr_schedulers: dict[str, tuple[Any, str]] = {}
@@ -174,6 +175,17 @@ class LightningArgumentParser(ArgumentParser):  # type: ignore[misc,unused-ignor
         """Add the arguments of a scheduler class; see `add_optimizer_args`."""
         self._add_choice(lr_scheduler_class, nested_key, {"optimizer"})
         self._lr_schedulers[nested_key] = (lr_scheduler_class, link_to)
+
+    def link_arguments(
+        self,
+        source: str | tuple[str, ...],
+        target: str,
+        compute_fn: Callable[..., Any] | None = None,
+        apply_on: str = "parse",
+    ) -> None:
+        super().link_arguments(source, target, compute_fn, apply_on)
+        if apply_on == "instantiate":
+            self.linked_objects.append(target)
 
     def _add_choice(self, classes: Any, nested_key: str, skip: set[str]) -> None:
         options: dict[str, Any] = {"instantiate": False, "fail_untyped": False, "skip": skip}
@@ -455,13 +467,20 @@ class LightningCLI:
         """What was configured for module and data module, by their classes."""
         self._dump_config()
         found: dict[type, dict[str, Any]] = {}
+        targets = self._parser(self.subcommand).linked_objects
         for key, base in (("model", self._model_base), ("data", self._datamodule_base)):
             hparams = self.config_dump.get(key)
-            if hparams is not None and "class_path" in hparams:
-                init = {**hparams.get("init_args", {}), **hparams.get("dict_kwargs", {})}
+            if hparams is None:
+                continue
+            by_name = "class_path" in hparams
+            prefix = f"{key}.init_args." if by_name else f"{key}."
+            names = [target.removeprefix(prefix) for target in targets if target.startswith(prefix)]
+            linked = {name: AS_CALLED for name in names if "." not in name}
+            if by_name:
+                init = {**hparams.get("init_args", {}), **linked, **hparams.get("dict_kwargs", {})}
                 found[_class_at(hparams["class_path"])] = {**init, "_class_path": hparams["class_path"]}
-            elif hparams is not None and isinstance(base, type):
-                found[base] = hparams
+            elif isinstance(base, type):
+                found[base] = {**hparams, **linked}
         return {cls: {**hparams, "_instantiator": INSTANTIATOR} for cls, hparams in found.items()}
 
     def before_instantiate_classes(self) -> None:

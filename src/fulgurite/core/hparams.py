@@ -16,6 +16,7 @@ from torch import nn
 from fulgurite.utilities.parsing import AttributeDict, collect_init_args
 from fulgurite.utilities.rank_zero import rank_zero_warn
 
+AS_CALLED = object()  # stands for a value that only the call of `__init__` brings
 _given: ContextVar[dict[type, dict[str, Any]] | None] = ContextVar("given hyper-parameters", default=None)
 
 
@@ -24,6 +25,7 @@ def given_hyperparameters(hparams: dict[type, dict[str, Any]]) -> Iterator[None]
     """Objects of these classes made inside: `save_hyperparameters` sees these, not the arguments of `__init__`.
 
     For a command line that makes objects from a configuration: the configuration can be saved, the objects cannot.
+    Only where one is `AS_CALLED`, its argument of `__init__` is seen.
     """
     token = _given.set(hparams)
     try:
@@ -65,7 +67,9 @@ class HyperparametersMixin:
         if frame is None:
             frame = sys._getframe(1)
         given = (_given.get() or {}).get(type(self))
-        init_args = collect_init_args(self, frame) if given is None else given
+        init_args = collect_init_args(self, frame)
+        if given is not None:
+            init_args = {key: init_args.get(key) if value is AS_CALLED else value for key, value in given.items()}
         name, kept = _chosen(args, init_args)
         ignored = {ignore} if isinstance(ignore, str) else set(ignore or ())
         kept = {key: value for key, value in kept.items() if key not in ignored}
