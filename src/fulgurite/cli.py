@@ -428,7 +428,7 @@ class LightningCLI:
     def _parse_ckpt_path(self) -> None:
         """Make the module as it was when the checkpoint was saved, where that run was configured like this one."""
         path = self._get(self.config, "ckpt_path") if self.subcommand is not None else None
-        if path is None or not Path(path).is_file():
+        if path is None or not Path(path).expanduser().is_file():
             return
         checkpoint = read_checkpoint(path, map_location="cpu")
         hparams = restored_hparams(checkpoint.get("hyper_parameters") or {}, checkpoint.get("hparams_classes"))

@@ -49,6 +49,7 @@ from fulgurite.results import Metrics, MetricSource, Results, as_number
 from fulgurite.run import STAGES, Run, loader_hook
 from fulgurite.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
 from fulgurite.tables import results_table
+from fulgurite.utilities.cloud_io import local_path
 from fulgurite.utilities.exceptions import MisconfigurationException, SIGTERMException
 from fulgurite.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulgurite.utilities.seed import isolate_rng, seed_everything
@@ -168,7 +169,7 @@ class Trainer(OldMembers):
     ) -> None:
         given = {name: value for name, value in locals().items() if name != "self"}
         flags = checked_flags(given)
-        self.default_root_dir = str(Path.cwd() if default_root_dir is None else default_root_dir)
+        self.default_root_dir = str(Path.cwd()) if default_root_dir is None else local_path(default_root_dir)
 
         # the machine
         chosen = resolve_devices(accelerator, devices)

@@ -132,6 +132,14 @@ def test_a_missing_file_is_told_with_those_that_are_there() -> None:
         read_checkpoint("runs")
 
 
+def test_the_home_folder_by_its_short_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with monkeypatch.context() as environment:
+        environment.setenv("HOME", str(tmp_path / "home"))
+        write_checkpoint({"version": 1}, "~/a.ckpt")
+        assert read_checkpoint("~/a.ckpt") == {"version": 1}
+    assert read_checkpoint(f"file://{tmp_path}/home/a.ckpt") == {"version": 1}
+
+
 @pytest.mark.parametrize("weights_only", [None, False])
 @pytest.mark.parametrize(
     "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"no checkpoint", lambda b: b[100:]]

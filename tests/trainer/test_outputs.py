@@ -51,6 +51,16 @@ def test_the_defaults_write_where_lightning_does(tmp_path: Path) -> None:
     assert trainer.checkpoint_callback.best_model_path == str(checkpoint)
 
 
+def test_logs_and_checkpoints_in_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with monkeypatch.context() as environment:
+        environment.setenv("HOME", str(tmp_path / "home"))
+        logger = pl.loggers.CSVLogger("~/logs")
+        trainer, _ = fit(Logs(), default_root_dir="~/root", logger=logger, enable_checkpointing=True)
+    assert trainer.default_root_dir == str(tmp_path / "home" / "root")
+    assert trainer.log_dir == str(tmp_path / "home" / "logs" / "lightning_logs" / "version_0")
+    assert Path(trainer.log_dir, "checkpoints", "epoch=0-step=4.ckpt").is_file() and not Path("~").exists()
+
+
 def test_default_callbacks_and_their_order() -> None:
     stop, own = EarlyStopping("vl"), ModelCheckpoint()
     trainer = pl.Trainer(accelerator="cpu", callbacks=[own, stop])

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from fulgurite.core.sharded import META, is_dtensor, is_sharded, os_error, read_shards, sync_folder
-from fulgurite.utilities.cloud_io import get_filesystem  # noqa: F401  # people import it from here
+from fulgurite.utilities.cloud_io import get_filesystem, local_path  # noqa: F401  # people import get_filesystem from here
 from fulgurite.utilities.model_helpers import classmethod_only
 from fulgurite.utilities.parsing import AttributeDict, is_picklable
 from fulgurite.utilities.rank_zero import rank_zero_warn, warn_once
@@ -85,11 +85,11 @@ def read_checkpoint(
         ValueError: what it holds is not a checkpoint.
     """
     if isinstance(path, (str, Path)):
+        path = local_path(path)
         if is_sharded(path):
             whole = read_shards(path, read_checkpoint(Path(path) / META, "cpu", weights_only))
             return apply_to_collection(whole, Tensor, lambda t: _placed(t, map_location))  # type: ignore[no-any-return]
         _check_readable(Path(path))
-        path = str(path)
     safely = not _trusts_files() if weights_only is None else weights_only
     try:
         with torch.serialization.safe_globals(_HARMLESS if safely else []):
@@ -204,7 +204,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
         OSError: it could not be written, the previous file is as it was.
         TypeError: the checkpoint holds what cannot be pickled; the message says where.
     """
-    path = Path(path)
+    path = Path(local_path(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # in its folder: a rename stays on the disk
     try:
@@ -496,7 +496,7 @@ def load_hparams_from_yaml(config_yaml: str | Path, use_omegaconf: bool = True) 
     """
     import yaml
 
-    path = Path(config_yaml)
+    path = Path(local_path(config_yaml))
     if not path.exists():
         raise FileNotFoundError(f"there is no file of hyper-parameters {path}.")
 

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fulgurite.utilities.cloud_io import local_path
+
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from torch.distributed.checkpoint.metadata import Metadata
@@ -127,7 +129,7 @@ def write_sharded(
     from torch.distributed.checkpoint.filesystem import FileSystemWriter
     from torch.distributed.checkpoint.state_dict_saver import save
 
-    path = Path(path)
+    path = Path(local_path(path))
     first = dist.get_rank(group) == 0
     source = 0 if group is None else dist.get_global_rank(group, 0)
     plain, tensors = take_out(checkpoint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fulgurite.loggers.logger import Logger
+from fulgurite.utilities.cloud_io import local_path
 
 
 class FolderLogger(Logger):
@@ -14,7 +15,7 @@ class FolderLogger(Logger):
 
     def __init__(self, save_dir: str, name: str | None, version: int | str | None, prefix: str) -> None:
         super().__init__()
-        self._save_dir = save_dir
+        self._save_dir = local_path(save_dir)
         self._name = name or ""
         self._version = version
         self._prefix = prefix

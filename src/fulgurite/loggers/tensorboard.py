@@ -42,7 +42,7 @@ class TensorBoardLogger(FolderLogger):
         sub_dir: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(os.path.expandvars(Path(save_dir).expanduser()), name, version, prefix)
+        super().__init__(os.path.expandvars(save_dir), name, version, prefix)
         self._log_graph = log_graph
         self._default_hp_metric = default_hp_metric
         self._sub_dir = None if sub_dir is None else os.fspath(sub_dir)
