@@ -86,6 +86,29 @@ def test_the_graph_is_drawn_if_asked():
     assert events(logger).Tags()["graph"]
 
 
+@pytest.mark.parametrize("inner", [False, True])
+def test_the_graph_of_a_module_whose_inputs_have_names(inner):
+    class Named(WithHparams):
+        def forward(self, x):
+            return self.layer(x["y"] if inner else x)
+
+    model, logger = Named(), TensorBoardLogger("logs", log_graph=True)
+    model.example_input_array = {"x": {"y": torch.zeros(2, 4)} if inner else torch.zeros(2, 4)}
+    fit(logger=logger, model=model, max_epochs=1)
+    assert events(logger).Tags()["graph"] and model.training
+
+
+def test_the_example_of_the_graph_goes_the_way_of_a_batch():
+    class Unpacks(WithHparams):
+        def on_before_batch_transfer(self, batch, dataloader_idx):
+            return batch["x"] if isinstance(batch, dict) else batch
+
+    model, logger = Unpacks(), TensorBoardLogger("logs", log_graph=True)
+    model.example_input_array = {"x": torch.zeros(2, 4)}
+    fit(logger=logger, model=model, max_epochs=1)
+    assert events(logger).Tags()["graph"]
+
+
 def test_the_graph_needs_an_example():
     with pytest.warns(UserWarning, match="example_input_array"):
         fit(logger=TensorBoardLogger("logs", log_graph=True), max_epochs=1)

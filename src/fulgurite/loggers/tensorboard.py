@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from fulgurite.core.module import LightningModule
 from fulgurite.core.saving import save_hparams_to_yaml
 from fulgurite.loggers.folder import FolderLogger
 from fulgurite.loggers.logger import as_dict, flat, rank_zero_experiment, with_prefix
@@ -129,7 +130,11 @@ class TensorBoardLogger(FolderLogger):
                 "TensorBoardLogger(log_graph=True) needs an input to trace: set self.example_input_array in the module."
             )
             return
-        self.experiment.add_graph(model, move_data_to_device(example, next(model.parameters()).device))
+        example = _transferred(model, example)
+        if isinstance(example, dict):
+            self.experiment.add_graph(_ByName(model, list(example)), tuple(example.values()))
+        else:
+            self.experiment.add_graph(model, example)
 
     @rank_zero_only
     def save(self) -> None:
@@ -157,6 +162,27 @@ class TensorBoardLogger(FolderLogger):
         if status == "success":
             self._experiment.close()
         self.save()
+
+
+class _ByName(nn.Module):
+    """Calls a module by the names of its inputs; a graph is traced by their order alone."""
+
+    def __init__(self, module: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.module, self.names, self.training = module, names, module.training
+
+    def forward(self, *inputs: Any) -> Any:
+        return self.module(**dict(zip(self.names, inputs, strict=True)))
+
+
+def _transferred(model: nn.Module, example: Any) -> Any:
+    """The example as a step gets its batch."""
+    device = next(model.parameters()).device
+    if not isinstance(model, LightningModule):
+        return move_data_to_device(example, device)
+    example = model.on_before_batch_transfer(example, 0)
+    example = model.transfer_batch_to_device(example, device, 0)
+    return model.on_after_batch_transfer(example, 0)
 
 
 def _as_tensorboard_takes(params: dict[str, Any]) -> dict[str, Any]:
