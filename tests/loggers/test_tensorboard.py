@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -121,12 +122,22 @@ def test_what_is_no_number_is_an_error():
     logger.finalize("success")
 
 
+def test_a_failed_run_leaves_no_thread_behind():
+    class Fails(WithHparams):
+        def training_step(self, batch, batch_idx):
+            raise ArithmeticError
+
+    before, logger = threading.active_count(), TensorBoardLogger("logs")
+    with pytest.raises(ArithmeticError):
+        fit(logger=logger, model=Fails(), max_epochs=1)
+    assert Path(logger.log_dir).is_dir() and threading.active_count() == before
+
+
 def test_resuming_hides_the_steps_that_come_again():
     first = TensorBoardLogger("logs", version=0)
     for step in range(5):
         first.log_metrics({"a": step}, step)
     first.finalize("failed")
-    first.experiment.close()
     second = TensorBoardLogger("logs", version=0)
     second.resume_from_step(3)
     second.log_metrics({"a": 30.0}, 3)

@@ -158,9 +158,7 @@ class TensorBoardLogger(FolderLogger):
     def finalize(self, status: str) -> None:
         if self._experiment is None:
             return
-        self._experiment.flush()
-        if status == "success":
-            self._experiment.close()
+        self._experiment.close()
         self.save()
 
 
