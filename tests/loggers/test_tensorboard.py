@@ -73,6 +73,14 @@ def test_folders():
     assert TensorBoardLogger("logs", version=4).log_dir == "logs/lightning_logs/version_4"
 
 
+def test_what_was_saved_is_on_disk():
+    logger = TensorBoardLogger("logs")
+    logger.log_metrics({"a": 1.0}, step=0)
+    logger.save()
+    assert scalars(logger) == {"a": [(0, 1.0)]}
+    logger.finalize("success")
+
+
 def test_prefix_and_groups_of_scalars():
     logger = TensorBoardLogger("logs", prefix="p")
     logger.log_metrics({"a": torch.tensor(1.0), "b": {"x": 1.0, "y": 2.0}}, step=1)

@@ -138,7 +138,9 @@ class TensorBoardLogger(FolderLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write hparams.yaml beside the event files, once."""
+        """Bring what was logged so far to disk, and hparams.yaml beside it, once."""
+        if self._experiment is not None:
+            self._experiment.flush()
         path = Path(self.log_dir) / self.NAME_HPARAMS_FILE
         if not path.is_file() and Path(self.log_dir).is_dir():
             save_hparams_to_yaml(path, self.hparams)
