@@ -64,6 +64,13 @@ class CommandLineNet(BoringModel):
         self.width, self.rate, self.encoder = width, rate, encoder
 
 
+class TakesMore(BoringModel):
+    def __init__(self, width: int = 3, **more: Any) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.width, self.more = width, more
+
+
 class CommandLineData(BoringDataModule):
     def __init__(self, width: int = 5) -> None:
         super().__init__()
@@ -397,6 +404,18 @@ def test_a_model_chosen_by_name_is_loaded_through_its_base() -> None:
     made = cli("fit", *SMALL, "--model=CommandLineNet", "--model.width=2", model_class=None)
     loaded = BoringModel.load_from_checkpoint(made.trainer.checkpoint_callback.best_model_path)
     assert type(loaded) is CommandLineNet and loaded.width == 2
+
+
+def test_arguments_that_only_kwargs_take_come_back_from_a_checkpoint() -> None:
+    chosen = ["--model=TakesMore", "--model.width=2", "--model.dict_kwargs.extra=5"]
+    made = cli("fit", *SMALL, *chosen, model_class=None)
+    assert made.model.hparams.extra == 5
+    checkpoint = made.trainer.checkpoint_callback.best_model_path
+    for base in (TakesMore, BoringModel):
+        loaded = base.load_from_checkpoint(checkpoint, width=3)
+        assert type(loaded) is TakesMore and (loaded.width, loaded.more) == (3, {"extra": 5})
+    again = cli("test", *SMALL, "--model=TakesMore", f"--ckpt_path={checkpoint}", model_class=None)
+    assert again.model.more == {"extra": 5}
 
 
 def test_a_checkpoint_path_brings_its_hyper_parameters() -> None:

@@ -73,15 +73,22 @@ def instantiate_module(class_type: type[ModuleType], config: dict[str, Any]) -> 
     """A module or data module from the hyper-parameters that a run of the command line has saved."""
     parser, init = ArgumentParser(exit_on_error=False), dict(config)
     made = _class_at(init["_class_path"]) if "_class_path" in init else class_type
-    if made is not class_type:
+    if "_class_path" in init:
         parser.add_subclass_arguments(class_type, "module", fail_untyped=False)
-        init = {"class_path": init.pop("_class_path"), "init_args": init}
+        init = _chosen_by_name(init.pop("_class_path"), init)
     else:
-        init.pop("_class_path", None)
         parser.add_class_arguments(class_type, "module", fail_untyped=False)
     parsed = parser.parse_object({"module": init})
     with given_hyperparameters({made: {**config, "_instantiator": INSTANTIATOR}}):
         return parser.instantiate(parsed).module  # type: ignore[no-any-return]  # an object of class_type
+
+
+def _chosen_by_name(path: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a class by its name; what only its `**kwargs` take stands apart, as the parser wants it."""
+    known = ArgumentParser().add_class_arguments(_class_at(path), "of", fail_untyped=False)
+    init = {name: value for name, value in arguments.items() if f"of.{name}" in known}
+    rest = {name: value for name, value in arguments.items() if name not in init}
+    return {"class_path": path, "init_args": init, **({"dict_kwargs": rest} if rest else {})}
 
 
 def _class_at(path: str) -> Any:
@@ -435,7 +442,7 @@ class LightningCLI:
         if hparams.pop("_instantiator", None) is None:
             return
         if "_class_path" in hparams:
-            hparams = {"class_path": hparams.pop("_class_path"), "init_args": hparams}
+            hparams = _chosen_by_name(hparams.pop("_class_path"), hparams)
         self.config = self.parser.parse_object({self.subcommand: {"model": hparams}}, self.config)
 
     def _dump_config(self) -> None:
