@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import copy
 from argparse import Namespace
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from fulgurite.core.hparams import HyperparametersMixin
@@ -75,6 +77,16 @@ def test_one_object_stands_for_all_under_the_name_of_its_argument(config: Any) -
     model = saved("<config>")(config)
     assert model.hparams == {"x": 1, "y": 2} and model._hparams_name == "config"
     assert saved("<config>", ignore="x")(config).hparams == {"y": 2}
+
+
+def test_a_copy_of_an_argument_goes_by_its_name() -> None:
+    class Model(HyperparametersMixin):
+        def __init__(self, config: Any, other: Any = None) -> None:
+            super().__init__()
+            self.save_hyperparameters(copy.deepcopy(config))
+
+    assert Model({"x": 1}, other={"x": 1})._hparams_name == Model(Namespace(x=1))._hparams_name == "config"
+    assert Model({"x": torch.ones(2)})._hparams_name is None
 
 
 def test_any_dictionary_can_be_saved_and_others_add_to_it() -> None:

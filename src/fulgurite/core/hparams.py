@@ -123,8 +123,18 @@ def _chosen(args: tuple[Any, ...], init_args: dict[str, Any]) -> tuple[str | Non
             "save_hyperparameters takes names of arguments of __init__, or one dictionary or Namespace; it got "
             f"{len(args)} values, among them {objects[0]!r:.60}. Pass their names as strings, or nothing for all."
         )
-    name = next((key for key, value in init_args.items() if value is objects[0]), None)
-    return name, _as_dict(objects[0])
+    same = (key for key, value in init_args.items() if value is objects[0])
+    copies = (key for key, value in init_args.items() if _is_copy(value, objects[0]))
+    return next(same, None) or next(copies, None), _as_dict(objects[0])
+
+
+def _is_copy(value: Any, of: Any) -> bool:
+    if type(value) is not type(of):
+        return False
+    try:
+        return bool(value == of)
+    except Exception:  # tensors and arrays inside have no one answer
+        return False
 
 
 def _as_dict(hparams: Any) -> dict[Any, Any]:
