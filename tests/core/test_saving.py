@@ -347,6 +347,17 @@ def test_one_object_is_passed_as_one(config: Any) -> None:
     assert loaded.hparams == {"a": 5, "b": [2]} and loaded.other == 6
 
 
+def test_what_is_passed_reaches_the_one_object_also_beside_kwargs() -> None:
+    class Open(LightningModule):
+        def __init__(self, config: Any, **more: Any) -> None:
+            super().__init__()
+            self.save_hyperparameters(config)
+            self.more = more
+
+    loaded = Open.load_from_checkpoint(saved(Open({"a": 1})), a=5)
+    assert loaded.hparams == {"a": 5} and loaded.more == {"a": 5}  # Lightning hands it to both too
+
+
 def test_arguments_can_come_from_a_yaml_file() -> None:
     save_hparams_to_yaml("h.yaml", {"width": 3, "lr": 9.0})
     assert Model.load_from_checkpoint(saved(Model(3)), hparams_file="h.yaml").hparams.lr == 9.0

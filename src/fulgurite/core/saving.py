@@ -421,7 +421,7 @@ def _init_arguments(
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     if name in names and name not in overrides and name != "kwargs":  # it was saved as one dictionary
         own = {k: v for k, v in overrides.items() if k in names or takes_any}
-        inside = {k: v for k, v in overrides.items() if k not in own}
+        inside = {k: v for k, v in overrides.items() if k not in names}
         arguments = {name: AttributeDict({**hparams, **inside}), **own}
     else:
         if unknown := [] if takes_any else [k for k in overrides if k not in names]:
