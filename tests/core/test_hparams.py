@@ -89,6 +89,11 @@ def test_a_copy_of_an_argument_goes_by_its_name() -> None:
     assert Model({"x": torch.ones(2)})._hparams_name is None
 
 
+def test_a_configuration_that_was_not_given_saves_nothing() -> None:
+    model = saved("<config>")(None)
+    assert model.hparams == {} and model._hparams_name is None
+
+
 def test_any_dictionary_can_be_saved_and_others_add_to_it() -> None:
     model = saved({"new": 5})(0)
     model.save_hyperparameters({"new": 6, "more": 7})

@@ -123,6 +123,8 @@ def _chosen(args: tuple[Any, ...], init_args: dict[str, Any]) -> tuple[str | Non
             "save_hyperparameters takes names of arguments of __init__, or one dictionary or Namespace; it got "
             f"{len(args)} values, among them {objects[0]!r:.60}. Pass their names as strings, or nothing for all."
         )
+    if objects[0] is None:  # an optional configuration that was not given
+        return None, {}
     same = (key for key, value in init_args.items() if value is objects[0])
     copies = (key for key, value in init_args.items() if _is_copy(value, objects[0]))
     return next(same, None) or next(copies, None), _as_dict(objects[0])
