@@ -13,6 +13,7 @@ MAKE = """
 import struct
 from pathlib import Path
 
+import torch
 import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
@@ -20,7 +21,7 @@ from fulgurite.loggers import WandbLogger
 
 
 class WithHparams(Tiny):
-    def __init__(self, width=3):
+    def __init__(self, width=3, act=torch.relu, kind=torch.nn.ReLU):
         super().__init__([5, 3])
         self.save_hyperparameters()
 
@@ -65,7 +66,7 @@ answer({
     "named": named,
     "val_loss": [(row["trainer/global_step"], row["val_loss"]) for row in rows if "val_loss" in row],
     "train_loss": [row["trainer/global_step"] for row in rows if "train_loss" in row],
-    "width": config["width"],
+    "hparams": [config["width"], config["act"], config["kind"]],
 })
 """,
         **SETTINGS,
@@ -74,7 +75,7 @@ answer({
         "named": ["dkt", "abc123", "first"],
         "val_loss": [[3, 5.0], [7, 3.0]],
         "train_loss": [3, 7],
-        "width": 3,
+        "hparams": [3, "relu", "ReLU"],
     }
 
 

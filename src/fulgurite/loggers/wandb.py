@@ -125,7 +125,7 @@ class WandbLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | argparse.Namespace) -> None:
-        plain = {name: str(value) if callable(value) else value for name, value in as_dict(params).items()}
+        plain = {k: getattr(v, "__name__", str(v)) if callable(v) else v for k, v in as_dict(params).items()}
         run: Any = self.experiment
         run.config.update(plain, allow_val_change=True)
 
