@@ -320,6 +320,16 @@ def test_a_trainer_class_of_ones_own_and_its_own_sub_command() -> None:
     assert made.trainer.measured == 4
 
 
+def test_a_trainer_class_without_callbacks_runs_without_them() -> None:
+    class Bare(Trainer):
+        def __init__(self, *, max_epochs: int = 1) -> None:
+            super().__init__(max_epochs=max_epochs, logger=False)
+
+    with pytest.warns(UserWarning, match="Bare has no argument `callbacks`, so it runs without SaveConfigCallback"):
+        made = cli("--trainer.max_epochs=3", trainer_class=Bare, run=False)
+    assert made.trainer.max_epochs == 3
+
+
 def test_what_runs_around_the_sub_command_in_which_order() -> None:
     order: list[str] = []
 

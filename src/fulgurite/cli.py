@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import os
 import pkgutil
 import sys
@@ -519,6 +520,14 @@ class LightningCLI:
                 self._parser(self.subcommand), self._own(self.config), **self.save_config_kwargs
             )
             config["callbacks"].append(saver)
+        takes = inspect.signature(self.trainer_class).parameters.values()
+        if not any(p.name == "callbacks" or p.kind is p.VAR_KEYWORD for p in takes):
+            left_out = ", ".join(type(callback).__name__ for callback in config.pop("callbacks"))
+            if left_out:
+                rank_zero_warn(
+                    f"{self.trainer_class.__qualname__} has no argument `callbacks`, so it runs without {left_out}. "
+                    "Give it one, or **kwargs, and hand them on to Trainer."
+                )
         return self.trainer_class(**config)
 
     @staticmethod
