@@ -73,6 +73,13 @@ def test_folders():
     assert TensorBoardLogger("logs", version=4).log_dir == "logs/lightning_logs/version_4"
 
 
+def test_environment_variables_in_all_parts_of_the_path(monkeypatch):
+    with monkeypatch.context() as environment:
+        environment.setenv("RUN", "mine")
+        logger = TensorBoardLogger("$RUN", name="a$RUN", version="$RUN", sub_dir="${RUN}b")
+    assert (logger.root_dir, logger.log_dir) == ("mine/amine", "mine/amine/mine/mineb")
+
+
 def test_what_was_saved_is_on_disk():
     logger = TensorBoardLogger("logs")
     logger.log_metrics({"a": 1.0}, step=0)

@@ -43,10 +43,10 @@ class TensorBoardLogger(FolderLogger):
         sub_dir: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(os.path.expandvars(save_dir), name, version, prefix)
+        super().__init__(os.path.expandvars(save_dir), _expanded(name), _expanded(version), prefix)
         self._log_graph = log_graph
         self._default_hp_metric = default_hp_metric
-        self._sub_dir = None if sub_dir is None else os.fspath(sub_dir)
+        self._sub_dir = None if sub_dir is None else os.path.expandvars(sub_dir)
         self._kwargs = kwargs
         self._experiment: SummaryWriter | None = None
         self.hparams: dict[str, Any] = {}
@@ -173,6 +173,10 @@ class _ByName(nn.Module):
 
     def forward(self, *inputs: Any) -> Any:
         return self.module(**dict(zip(self.names, inputs, strict=True)))
+
+
+def _expanded(part: Any) -> Any:
+    return os.path.expandvars(part) if isinstance(part, str) else part
 
 
 def _transferred(model: nn.Module, example: Any) -> Any:
