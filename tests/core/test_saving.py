@@ -130,6 +130,8 @@ def test_a_missing_file_is_told_with_those_that_are_there() -> None:
         read_checkpoint("nowhere/a.ckpt")
     with pytest.raises(IsADirectoryError, match="runs is a folder"):
         read_checkpoint("runs")
+    with pytest.raises(ValueError, match=r"path of the checkpoint is empty \(''\). Name the file"):
+        read_checkpoint("")
 
 
 def test_the_home_folder_by_its_short_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

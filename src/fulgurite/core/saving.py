@@ -84,6 +84,8 @@ def read_checkpoint(
         RuntimeError: it is truncated or damaged.
         ValueError: what it holds is not a checkpoint.
     """
+    if path == "":
+        raise ValueError("the path of the checkpoint is empty (''). Name the file.")
     if isinstance(path, (str, Path)):
         path = local_path(path)
         if is_sharded(path):
