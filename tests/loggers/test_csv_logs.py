@@ -53,6 +53,16 @@ def test_the_rows_of_a_run():
     ]
 
 
+def test_a_run_is_resumed_into_a_file_without_steps():
+    logger = CSVLogger("logs", version=0)
+    Path(logger.log_dir).mkdir(parents=True)
+    Path(logger.log_dir, "metrics.csv").write_text("a\r\n1\r\n")
+    logger.resume_from_step(3)
+    logger.log_metrics({"a": 2}, step=3)
+    logger.save()
+    assert raw(logger) == "a,step\r\n1,\r\n2,3\r\n"
+
+
 def test_rows_reach_the_disk_every_n_steps_by_themselves():
     logger = CSVLogger("logs", flush_logs_every_n_steps=2)
     logger.log_metrics({"a": 1}, step=0)

@@ -81,8 +81,9 @@ class ExperimentWriter:
         with equal values: such a row is not written twice.
         """
         rows = self._read()
-        kept = [row for row in rows if not row["step"].isdigit() or int(row["step"]) < step]
-        self._logged_before = {_content(row) for row in kept if row["step"] == str(step - 1)}
+        steps = [row.get("step") or "" for row in rows]  # another program's file may lack them
+        kept = [row for row, at in zip(rows, steps, strict=True) if not at.isdigit() or int(at) < step]
+        self._logged_before = {_content(row) for row in kept if row.get("step") == str(step - 1)}
         if len(kept) < len(rows):
             self._write_anew(kept, self.metrics_keys)
 
