@@ -26,6 +26,7 @@ from fulgurite.compat.checkpoints import migrated
 from fulgurite.compat.loops import EvaluationLoopView, FitLoopView, PredictionLoopView, loops_of, progress_of
 from fulgurite.compat.members import OldMembers
 from fulgurite.core.datamodule import LightningDataModule
+from fulgurite.core.hparams import is_equal
 from fulgurite.core.module import LightningModule
 from fulgurite.dataflow import own_transfer
 from fulgurite.defaults import (
@@ -695,7 +696,7 @@ class Trainer(OldMembers):
         owners = [o for o in (run.module, self.datamodule) if o is not None and getattr(o, "_log_hyperparams", False)]
         for owner in owners:
             initial = dict(owner.hparams_initial)
-            clash = [k for k in initial if k in hparams and hparams[k] is not initial[k] and hparams[k] != initial[k]]
+            clash = [k for k in initial if k in hparams and not is_equal(hparams[k], initial[k])]
             if clash:
                 raise MisconfigurationException(
                     f"the module and the data module both have hyper-parameters named {', '.join(clash)}, with "

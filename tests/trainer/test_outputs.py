@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 import fulgurite as pl
 from fulgurite.callbacks import EarlyStopping, ModelCheckpoint, ModelSummary, ProgressBar
+from fulgurite.utilities.exceptions import MisconfigurationException
 from helpers.counting import QUIET, Counting, fit, loader
 
 
@@ -59,6 +60,31 @@ def test_logs_and_checkpoints_in_the_home_folder(monkeypatch: pytest.MonkeyPatch
     assert trainer.default_root_dir == str(tmp_path / "home" / "root")
     assert trainer.log_dir == str(tmp_path / "home" / "logs" / "lightning_logs" / "version_0")
     assert Path(trainer.log_dir, "checkpoints", "epoch=0-step=4.ckpt").is_file() and not Path("~").exists()
+
+
+class Weighted(pl.LightningDataModule):
+    def __init__(self, weights: torch.Tensor) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return loader(4)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        return loader(2)
+
+
+@pytest.mark.filterwarnings("ignore:hparams.yaml is written without weights")
+def test_module_and_data_module_may_both_have_a_tensor_of_one_name() -> None:
+    class Net(Logs):
+        def __init__(self, weights: torch.Tensor) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+
+    trainer = pl.Trainer(**{**QUIET, "max_epochs": 1, "logger": pl.loggers.CSVLogger(".")})
+    trainer.fit(Net(torch.ones(3)), datamodule=Weighted(torch.ones(3)))
+    with pytest.raises(MisconfigurationException, match="both have hyper-parameters named weights, with different"):
+        trainer.fit(Net(torch.zeros(3)), datamodule=Weighted(torch.ones(3)))
 
 
 def test_default_callbacks_and_their_order() -> None:

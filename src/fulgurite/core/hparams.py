@@ -126,16 +126,21 @@ def _chosen(args: tuple[Any, ...], init_args: dict[str, Any]) -> tuple[str | Non
     if objects[0] is None:  # an optional configuration that was not given
         return None, {}
     same = (key for key, value in init_args.items() if value is objects[0])
-    copies = (key for key, value in init_args.items() if _is_copy(value, objects[0]))
+    alike = (key for key, value in init_args.items() if type(value) is type(objects[0]))
+    copies = (key for key in alike if is_equal(init_args[key], objects[0]))
     return next(same, None) or next(copies, None), _as_dict(objects[0])
 
 
-def _is_copy(value: Any, of: Any) -> bool:
-    if type(value) is not type(of):
+def is_equal(one: Any, other: Any) -> bool:
+    """Whether two values of hyper-parameters are equal, tensors and arrays in all elements."""
+    if one is other:
+        return True
+    if getattr(one, "shape", None) != getattr(other, "shape", None):
         return False
     try:
-        return bool(value == of)
-    except Exception:  # tensors and arrays inside have no one answer
+        same = one == other
+        return bool(same.all() if hasattr(same, "all") else same)
+    except Exception:  # inside a collection they give no one answer
         return False
 
 
