@@ -101,6 +101,16 @@ def test_trainers_and_data_modules_from_a_command_line() -> None:
     assert args.max_epochs == 7 and args.devices == "auto"
 
 
+def test_what_is_annotated_as_text_stays_text() -> None:
+    class Data(pl.LightningDataModule):
+        def __init__(self, path: str = "x", size: int = 1) -> None:
+            super().__init__()
+            self.given = path, size
+
+    args = Data.add_argparse_args(ArgumentParser()).parse_args(["--path", "2021", "--size", "4"])
+    assert Data.from_argparse_args(args).given == ("2021", 4)
+
+
 def test_a_closure_steps_as_the_trainers_does() -> None:
     calls: list[str] = []
     closure = Closure(

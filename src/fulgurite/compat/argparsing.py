@@ -30,10 +30,11 @@ def add_argparse_args(cls: type, /, parent_parser: ArgumentParser, **kwargs: Any
     for part in (parent_parser, parent_parser._optionals):
         part.conflict_handler = "resolve"  # an option of the script's own goes before ours
     group = parent_parser.add_argument_group(f"pl.{cls.__name__}")
+    texts = {p.name for p in inspect.signature(cls).parameters.values() if p.annotation in (str, "str")}
     for name, default in _options(cls).items():
         if f"--{name}" not in parent_parser._option_string_actions:
             flag: dict[str, Any] = {"nargs": "?", "const": True} if isinstance(default, bool) or default is None else {}
-            group.add_argument(f"--{name}", default=default, type=_value, **flag)
+            group.add_argument(f"--{name}", default=default, type=str if name in texts else _value, **flag)
     return parent_parser
 
 
