@@ -105,14 +105,14 @@ def test_checkpoints_go_up_when_the_run_has_ended_well():
 logger = make(log_model=True)
 fit(ModelCheckpoint("out", monitor="val_loss"), logger=logger, model=Tiny([5, 3]), max_epochs=2)
 client = mlflow.tracking.MlflowClient(URI)
-(folder,) = client.list_artifacts(logger.run_id, "model/checkpoints")
+(folder,) = client.list_artifacts(logger.run_id)
 about = json.load(open(client.download_artifacts(logger.run_id, f"{folder.path}/metadata.json")))
 files = [item.path for item in client.list_artifacts(logger.run_id, folder.path)]
 answer([folder.path, about["score"], about["aliases"], files])
 """,
         **SETTINGS,
     )
-    folder = "model/checkpoints/epoch=1-step=8"
+    folder = "epoch=1-step=8"
     assert found == [folder, 3.0, ["latest", "best"], [f"{folder}/epoch=1-step=8.ckpt", f"{folder}/metadata.json"]]
 
 

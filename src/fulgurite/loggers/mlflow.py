@@ -175,7 +175,7 @@ class MLFlowLogger(Logger):
 
     def _upload(self) -> None:
         for path, score, aliases in self._files.new():
-            folder = f"model/checkpoints/{Path(path).stem}"
+            folder = Path(path).stem
             self.experiment.log_artifact(self.run_id, path, folder)
             about = {"score": score, "original_filename": Path(path).name, "aliases": aliases}
             self.experiment.log_dict(self.run_id, about, f"{folder}/metadata.json")
