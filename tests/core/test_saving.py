@@ -365,6 +365,11 @@ def test_arguments_can_come_from_a_yaml_file() -> None:
     assert Model.load_from_checkpoint(saved(Model(3)), hparams_file="h.yaml").hparams.lr == 9.0
 
 
+def test_arguments_can_come_from_the_csv_of_old() -> None:
+    Path("meta_tags.csv").write_text("key,value\nwidth,3\nlr,9.0\n")
+    assert Model.load_from_checkpoint(saved(Model(3)), hparams_file="meta_tags.csv").hparams.lr == 9.0
+
+
 def test_strictness() -> None:
     class More(Model):
         def __init__(self, width: int, loose: bool = False) -> None:

@@ -376,7 +376,10 @@ def load_from_checkpoint(
     key, name_key = any_cls.CHECKPOINT_HYPER_PARAMS_KEY, any_cls.CHECKPOINT_HYPER_PARAMS_NAME
     classes = checkpoint.get(classes_key(name_key))
     if hparams_file is not None:
-        checkpoint[key], classes = load_hparams_from_yaml(hparams_file), None
+        read = load_hparams_from_yaml
+        if Path(hparams_file).suffix == ".csv":  # the 0.x era's meta_tags.csv
+            read = importlib.import_module("fulgurite.compat.internals").load_hparams_from_tags_csv
+        checkpoint[key], classes = read(hparams_file), None
     hparams = restored_hparams(checkpoint.get(key) or {}, classes)
     if hparams.pop("_instantiator", None) is not None:  # the command line made it, from a configuration
         make = importlib.import_module("fulgurite.cli").instantiate_module  # whose parser is an optional package
