@@ -277,6 +277,22 @@ def test_plain_hyper_parameters_come_back_as_they_were_through_a_safe_file() -> 
     assert list(restored["order"]) == ["z", "a"]
 
 
+def test_a_dictionary_of_another_class_keeps_its_attribute_access() -> None:
+    class EasyDict(dict):  # type: ignore[type-arg]
+        def __getattr__(self, name: str) -> Any:
+            if name in self:
+                return self[name]
+            raise AttributeError(name)
+
+    class Sized(LightningModule):
+        def __init__(self, config: Any) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+            self.size = config.net.size
+
+    assert Sized.load_from_checkpoint(saved(Sized(EasyDict(net=EasyDict(size=3))))).size == 3
+
+
 def test_numbers_of_numpy_become_pythons() -> None:
     np = pytest.importorskip("numpy")
     plain, _ = plain_hparams({"a": np.float64(0.5), "b": [np.int64(3)]})

@@ -246,8 +246,8 @@ def plain_hparams(hparams: Mapping[Any, Any]) -> tuple[dict[str, Any], Classes]:
     """Hyper-parameters as a checkpoint holds them: loadable with `weights_only=True` where their values are plain.
 
     A Namespace or an AttributeDict inside becomes a dictionary and a Path a string, for whoever reads the file without
-    us; which were which stands beside, and `restored_hparams` turns them back. Objects of other classes stay; what
-    cannot be pickled is left out with a warning.
+    us; which were which stands beside, and `restored_hparams` turns them back. A dictionary of another class comes back
+    as an AttributeDict. Objects of other classes stay; what cannot be pickled is left out with a warning.
     """
     plain: dict[str, Any] = {}
     classes: Classes = {}
@@ -272,7 +272,9 @@ def _plain(value: Any, at: tuple[Any, ...], classes: Classes) -> Any:
         classes[at] = "AttributeDict" if isinstance(value, AttributeDict) else "Namespace"
         value = dict(value) if isinstance(value, AttributeDict) else vars(value)
     if isinstance(value, Mapping):
-        kind: Any = type(value) if type(value) in (OrderedDict, Counter) else dict
+        kind: Any = type(value)
+        if kind not in (dict, OrderedDict, Counter):  # such as EasyDict: of these people want the attribute access
+            kind, classes[at] = dict, "AttributeDict"
         return kind({k: _plain(v, (*at, k), classes) for k, v in value.items()})
     if type(value) in (list, tuple):
         return type(value)(_plain(v, (*at, i), classes) for i, v in enumerate(value))
