@@ -10,7 +10,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from fulgurite.compat import install_alias
+from fulgurite.compat.spawned import install_alias_everywhere
 from fulgurite.core.saving import read_checkpoint, write_checkpoint
 from fulgurite.core.sharded import is_sharded
 
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"run needs a script, or -m and a module.\n{_USAGE}")
     if rest[0] != "-m" and not Path(rest[0]).exists():
         sys.exit(f"there is no script {rest[0]}.")
-    install_alias()
+    install_alias_everywhere()
     if rest[0] == "-m":
         _, module, *theirs = rest
         sys.argv = [module, *theirs]

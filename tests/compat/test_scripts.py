@@ -154,6 +154,34 @@ def test_run_takes_scripts_and_modules(tmp_path: Path) -> None:
         assert done.stdout.startswith("2.6.6 __main__") and done.stdout.rstrip().endswith("'--x', '1']"), done.stderr
 
 
+SPAWNS = """
+from multiprocessing import get_context
+
+import lightning
+
+
+def say(generation):
+    print(generation, lightning.LightningModule.__module__, flush=True)
+    if generation < 2:
+        child = get_context("spawn").Process(target=say, args=(generation + 1,))
+        child.start()
+        child.join()
+
+
+if __name__ == "__main__":
+    say(0)
+"""
+
+
+@pytest.mark.multi
+def test_run_reaches_processes_that_are_spawned(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SPAWNS)
+    command = [sys.executable, "-m", "fulgurite", "run", "script.py"]
+    environment = {**os.environ, "PYTHONPATH": str(SRC)}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [f"{i} fulgurite.core.module" for i in range(3)], done.stderr
+
+
 def test_run_says_how_it_is_used(tmp_path: Path) -> None:
     from fulgurite.__main__ import main
 
