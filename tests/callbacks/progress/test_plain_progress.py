@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from fulgurite import Callback
 from fulgurite.callbacks.progress import PlainProgressBar, RichProgressBar, default_progress_bar
 from fulgurite.loggers import CSVLogger
 from helpers.tiny import Tiny, data, fit
@@ -24,6 +25,19 @@ def test_lines_say_where_how_fast_and_what(capsys):
     assert re.fullmatch(r"Epoch 0/1: 1/4 \| [\d.]+ it/s, 0:00 left \| v_num 3 \| train_loss [\d.]+", lines[0])
     assert lines[4].startswith("Validation: 1/1 | ")
     assert lines[-1].startswith("Trained 2 epochs, 8 steps")
+
+
+def test_the_rate_of_a_run_resumed_in_mid_epoch_is_that_of_its_own_batches(capsys):
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx == 1:
+                trainer.save_checkpoint("middle.ckpt")
+
+    fit(Save(), max_epochs=1)
+    fit(PlainProgressBar(seconds=0), max_epochs=1, ckpt_path="middle.ckpt")
+    first, second = capsys.readouterr().err.splitlines()[:2]
+    assert first.startswith("Epoch 0: 3/4 | train_loss ")
+    assert re.match(r"Epoch 0: 4/4 \| [\d.]+ it/s, 0:00 left", second)
 
 
 def test_one_epoch_is_not_zero_of_zero(capsys):

@@ -45,6 +45,44 @@ def test_a_fit_from_start_to_end():
     ]
 
 
+def test_an_epoch_resumed_in_its_middle_has_a_bar():
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx == 1:
+                trainer.save_checkpoint("middle.ckpt")
+
+    bar = Recorded()
+    fit(Save(), max_epochs=1)
+    fit(bar, max_epochs=1, ckpt_path="middle.ckpt")
+    assert bar.drawn[:3] == [("open", "train", 4, "Epoch 0"), ("train", 3), ("train", 4)]
+
+
+def test_a_bar_enabled_in_mid_run_is_opened_when_it_is_drawn():
+    class Enable(Callback):
+        def on_train_start(self, trainer, pl_module):
+            bar.disable()
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx == 2:
+                bar.enable()
+
+    bar = Recorded()
+    fit(Enable(), bar, max_epochs=1)
+    assert bar.drawn[:3] == [("open", "train", 4, "Epoch 0"), ("train", 3), ("train", 4)]
+
+
+def test_bars_whose_starts_and_ends_are_the_users_own_are_opened_when_they_are_drawn():
+    class Own(Recorded):
+        def on_train_epoch_start(self, trainer, pl_module): ...
+
+        on_validation_start = on_validation_end = on_train_epoch_start
+
+    bar = Own()
+    fit(bar, max_epochs=1, num_sanity_val_steps=1)
+    opened = [event[1] for event in bar.drawn if event[0] == "open"]
+    assert opened == ["sanity", "train", "validation"]
+
+
 def test_several_loaders_are_named():
     bar = Recorded()
     trainer = fit(bar, max_epochs=1)

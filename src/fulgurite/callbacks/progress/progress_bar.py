@@ -147,10 +147,14 @@ class TimedProgressBar(ProgressBar):
         self._next = 0.0 if self._enabled else float("inf")  # no drawing before this time
         self._drawn_at = 0.0
         self._drawn = 0  # batches done when last drawn
-        self._evaluated = ""  # the evaluation bar that is open
+        self._is_open: set[str] = set()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        self._is_open.clear()
 
     def _open(self, bar: str) -> None:
-        """A stage begins; for "train" at each epoch."""
+        """A stage begins; for "train" at each epoch, or at the first drawing of one resumed in its middle."""
         raise NotImplementedError
 
     def _draw(self, bar: str, done: int) -> None:
@@ -211,17 +215,22 @@ class TimedProgressBar(ProgressBar):
         if done - self._drawn < self._refresh_rate and now - self._drawn_at < self.patience and done > self._drawn:
             self._next = now + 0.01  # looked at often enough to catch the batch that is due
             return
-        if bar != "train" and self.has_dataloader_changed(dataloader_idx):
-            self._open(bar)
+        changed = bar != "train" and self.has_dataloader_changed(dataloader_idx)
+        if changed or bar not in self._is_open:  # no start seen: resumed, or a hook of the user's
+            self._begin(bar)
         self._draw(bar, done)
         self._drawn, self._drawn_at = done, now
         self._next = time.monotonic() + self.interval
+
+    def _begin(self, bar: str) -> None:
+        self._open(bar)
+        self._is_open.add(bar)
 
     # training
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._drawn = 0
         if self._enabled:
-            self._open("train")
+            self._begin("train")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -235,15 +244,15 @@ class TimedProgressBar(ProgressBar):
 
     # evaluation: one bar at a time
     def _start(self, bar: str) -> None:
-        self._evaluated, self._drawn = bar, 0
-        self._current_eval_dataloader_idx = 0
+        self._drawn = self._current_eval_dataloader_idx = 0
         if self._enabled:
-            self._open(bar)
+            self._begin(bar)
 
     def _end(self) -> None:
-        if self._evaluated and self._enabled:
-            self._close(self._evaluated)
-        self._evaluated = ""
+        for bar in self._is_open - {"train"}:
+            self._is_open.remove(bar)
+            if self._enabled:
+                self._close(bar)
         self.reset_dataloader_idx_tracker()
 
     @staticmethod
