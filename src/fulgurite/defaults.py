@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from fulgurite.callbacks.callback import Callback
 from fulgurite.callbacks.checkpoint import Checkpoint
+from fulgurite.callbacks.on_exception_checkpoint import OnExceptionCheckpoint
 from fulgurite.hooks import overrides
 from fulgurite.machine.devices import Devices, in_notebook
 from fulgurite.machine.environments import ClusterEnvironment, SLURMEnvironment, environment_of, started_by_us
@@ -353,6 +354,10 @@ def checkpoint_path(trainer: Trainer, fn: TrainerFn, given: str | Path | None, m
         return requeued[-1]  # this job has run before: it goes on from there, whatever the script was started with
     best_paths = (getattr(callback, "best_model_path", None) for callback in trainer.checkpoint_callbacks)
     best = next((path for path in best_paths if path is not None), None)
+    if given is None and fn == TrainerFn.FITTING:
+        rescuers = [callback for callback in trainer.callbacks if isinstance(callback, OnExceptionCheckpoint)]
+        if any(rescuer._find_last_checkpoints(trainer) for rescuer in rescuers):
+            given = "last"
     if given is None:
         if fn == TrainerFn.FITTING or model_given:
             return None

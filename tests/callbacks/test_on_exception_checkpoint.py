@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from fulgurite import Trainer
+from fulgurite import Callback, Trainer
 from fulgurite.callbacks import OnExceptionCheckpoint
 from helpers.tiny import Tiny, data, fit
 
@@ -25,10 +25,17 @@ def test_it_saves_when_a_run_fails():
     assert torch.load(checkpoint.ckpt_path, weights_only=True)["global_step"] == 2
 
 
-def test_ckpt_path_last_goes_on_from_it_and_a_good_end_removes_it():
+@pytest.mark.parametrize("ckpt_path", [None, "last"])
+def test_the_next_fit_goes_on_from_it_and_a_good_end_removes_it(ckpt_path):
+    class Seen(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            seen.append(batch_idx)
+
+    seen = []
     with pytest.raises(ValueError, match="broken"):
         fit(OnExceptionCheckpoint("out"), model=Fails())
-    trainer = fit(OnExceptionCheckpoint("out"), ckpt_path="last", max_epochs=1)
+    trainer = fit(OnExceptionCheckpoint("out"), Seen(), ckpt_path=ckpt_path, max_epochs=1)
+    assert seen == [2, 3]
     assert trainer.global_step == 4
     assert not os.path.exists("out/on_exception.ckpt")
 

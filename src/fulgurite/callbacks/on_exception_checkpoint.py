@@ -19,7 +19,7 @@ class OnExceptionCheckpoint(Checkpoint):
     Example::
 
         trainer = Trainer(callbacks=[OnExceptionCheckpoint("checkpoints")])
-        trainer.fit(model, ckpt_path="last")  # goes on from it, where there is one
+        trainer.fit(model)  # goes on from it, where there is one, as with ckpt_path="last"
     """
 
     FILE_EXTENSION = ".ckpt"
