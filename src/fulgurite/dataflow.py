@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
+from fulgurite.callbacks.prediction_writer import BasePredictionWriter
 from fulgurite.machine.requeue import requeue
 from fulgurite.shards import (
     TRUE_LENGTHS,
@@ -467,7 +468,10 @@ class DataFlow:
         results, transfer, loaders = run.results, run.transfer, self.evaluation[stage]
         several = len(loaders) > 1
         seen = run.progress.eval_batches.setdefault(stage, [0] * len(loaders))
-        batches = 0
+        batches, iterated = 0, loaders
+        if stage == "predict":
+            for writer in (callback for callback in run.callbacks if isinstance(callback, BasePredictionWriter)):
+                iterated = writer._recording(iterated)
         for k, loader in enumerate(loaders):
             count = min(limit, self.limits[stage][k])
             if not count:
@@ -475,7 +479,7 @@ class DataFlow:
             results.loader = k if several else None
             set_epoch(loader, run.progress.epoch)
             i = -1
-            own = islice(_batches(loader), None if math.isinf(count) else int(count))
+            own = islice(_batches(iterated[k]), None if math.isinf(count) else int(count))
             for i, batch in enumerate(run.strategy.in_company(own, self._is_over)):
                 batches += 1
                 if transfer is not None:

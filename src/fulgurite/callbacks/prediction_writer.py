@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from fulgurite.callbacks.callback import Callback
-from fulgurite.utilities.combined_loader import CombinedLoader
 from fulgurite.utilities.exceptions import MisconfigurationException
 
 if TYPE_CHECKING:
@@ -81,12 +81,6 @@ class BasePredictionWriter(Callback):
         """Write all batches, a list of them for each loader where there are several."""
         raise NotImplementedError
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        given = trainer.predict_dataloaders
-        loaders = (given if isinstance(given, CombinedLoader) else CombinedLoader(given, "sequential")).flattened
-        self._recorded = [_record(loader) for loader in loaders]
-        self._predictions = [[] for _ in loaders]
-
     def on_predict_batch_end(
         self,
         trainer: Trainer,
@@ -117,10 +111,17 @@ class BasePredictionWriter(Callback):
         self._release()
 
     def _release(self) -> None:
-        for recorded in self._recorded:
-            if recorded is not None:
-                recorded.remove()
         self._recorded, self._predictions = [], []
+
+    def _recording(self, loaders: list[Any]) -> list[Any]:
+        """What to iterate in the loaders' place, to know which items each batch has; no hook, for users override these.
+
+        Twins, for the user's own stay as they are: one may stand there twice, or have workers that know its sampler.
+        """
+        self._recorded = [_Recorded(loader.batch_sampler) if _draws_batches(loader) else None for loader in loaders]
+        self._predictions = [[] for _ in loaders]
+        pairs = zip(loaders, self._recorded, strict=True)
+        return [loader if recorded is None else _twin(loader, recorded) for loader, recorded in pairs]
 
     def _indices(self, seen: list[int]) -> list[list[list[int]]]:
         """The positions of the items of so many batches of each loader; none where a loader has no sampler."""
@@ -131,12 +132,9 @@ class BasePredictionWriter(Callback):
 class _Recorded:
     """Stands in a loader's place of the batch sampler and remembers which indices it gave; workers run ahead."""
 
-    def __init__(self, loader: DataLoader[Any]) -> None:
-        self.loader: DataLoader[Any] = loader
-        self.sampler: Any = loader.batch_sampler
+    def __init__(self, sampler: Any) -> None:
+        self.sampler = sampler
         self.given: list[list[int]] = []
-        # DataLoader forbids to exchange it, for good reason in general
-        object.__setattr__(loader, "batch_sampler", self)
 
     def __iter__(self) -> Iterator[list[int]]:
         self.given = []
@@ -150,10 +148,13 @@ class _Recorded:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["sampler"], name)
 
-    def remove(self) -> None:
-        object.__setattr__(self.loader, "batch_sampler", self.sampler)
+
+def _draws_batches(loader: Any) -> bool:
+    iterates = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
+    return iterates and loader.batch_sampler is not None
 
 
-def _record(loader: Any) -> _Recorded | None:
-    has_indices = isinstance(loader, DataLoader) and loader.batch_sampler is not None
-    return _Recorded(loader) if has_indices else None
+def _twin(loader: DataLoader[Any], sampler: _Recorded) -> DataLoader[Any]:
+    twin = copy.copy(loader)
+    twin.__dict__.update(batch_sampler=sampler, _iterator=None)  # DataLoader forbids to assign it
+    return twin
