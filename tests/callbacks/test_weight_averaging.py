@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from fulgurite import Callback
 from fulgurite.callbacks import EMAWeightAveraging, ModelCheckpoint, WeightAveraging
@@ -45,6 +46,21 @@ def test_the_checkpoint_holds_the_average_as_the_weights_and_the_live_ones_besid
     assert torch.equal(checkpoint["state_dict"]["layer.weight"], watch.validated[0])
     assert torch.equal(checkpoint["current_model_state"]["layer.weight"], watch.steps[-1])
     assert checkpoint["averaging_state"] == {"n_averaged": 4}
+
+
+def test_layers_made_in_configure_model_are_averaged():
+    class Late(Tiny):
+        def __init__(self):
+            super().__init__()
+            self.layer = None
+
+        def configure_model(self):
+            if self.layer is None:
+                self.layer = nn.Linear(4, 1)
+
+    watch, model = Weights(), Late()
+    fit(WeightAveraging(), watch, model=model, max_epochs=2)
+    assert torch.allclose(model.layer.weight, torch.stack(watch.steps).mean(0))
 
 
 @pytest.mark.parametrize("make", [WeightAveraging, lambda: EMAWeightAveraging(decay=0.5)])

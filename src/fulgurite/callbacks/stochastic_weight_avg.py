@@ -94,6 +94,8 @@ class StochasticWeightAveraging(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
+            with trainer.init_module():
+                pl_module.configure_model()  # comes later and again in a run; layers made there are averaged too
             self._average_model = deepcopy(pl_module)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

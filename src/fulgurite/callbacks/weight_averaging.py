@@ -47,6 +47,8 @@ class WeightAveraging(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self._swapped = False
+            with trainer.init_module():
+                pl_module.configure_model()  # comes later and again in a run; layers made there are averaged too
             device = self._device if self._device is not None else trainer.strategy.root_device
             self._average_model = AveragedModel(
                 model=pl_module, device=torch.device(device), use_buffers=self._use_buffers, **self._kwargs
