@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ExponentialLR
 
-from fulgurite import Callback
+from fulgurite import Callback, Trainer
 from fulgurite.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from fulgurite.utilities.exceptions import MisconfigurationException
-from helpers.tiny import Tiny, data, fit
+from helpers.tiny import QUIET, Tiny, data, fit
 
 
 class Watch(Callback):
@@ -47,22 +47,35 @@ def test_it_takes_the_place_of_the_scheduler():
     assert watch.rates == pytest.approx([0.5, 0.3, 0.1, 0.1, 0.1])
 
 
+class Normed(Tiny):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+
+    def training_step(self, batch, batch_idx):
+        self.log("loss", loss := self.layer(self.norm(batch)).pow(2).mean())
+        return loss
+
+
 def test_batch_norm_is_measured_anew_for_the_averaged_weights():
-    class Normed(Tiny):
-        def __init__(self):
-            super().__init__()
-            self.norm = nn.BatchNorm1d(4)
-
-        def training_step(self, batch, batch_idx):
-            self.log("loss", loss := self.layer(self.norm(batch)).pow(2).mean())
-            return loss
-
     model = Normed()
     fit(StochasticWeightAveraging(0.01, swa_epoch_start=1), model=model, max_epochs=2)
     whole = torch.cat(list(data()))
     assert torch.allclose(model.norm.running_mean, whole.mean(0), atol=1e-6)
     assert model.norm.num_batches_tracked == 4
     assert model.norm.momentum == 0.1
+
+
+@pytest.mark.parametrize("collected", [lambda loader: {"a": loader}, lambda loader: [loader, data(2)]])
+def test_batch_norm_is_measured_on_several_loaders_by_a_step_that_takes_no_batch_idx(collected):
+    class Several(Normed):
+        def training_step(self, batch):
+            return super().training_step(batch["a"] if isinstance(batch, dict) else batch[0], 0)
+
+    model, averaging = Several(), StochasticWeightAveraging(0.01, swa_epoch_start=1)
+    trainer = Trainer(**QUIET, callbacks=[averaging], max_epochs=2, enable_progress_bar=False)
+    trainer.fit(model, collected(data()), data(1))
+    assert torch.allclose(model.norm.running_mean, torch.cat(list(data())).mean(0), atol=1e-6)
 
 
 def test_layers_made_in_configure_model_are_averaged():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import SWALR
 
 from fulgurite.callbacks.callback import Callback
+from fulgurite.utilities.combined_loader import CombinedLoader
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulgurite.utilities.types import LRSchedulerConfig
@@ -205,11 +206,15 @@ class StochasticWeightAveraging(Callback):
             return
         assert trainer._run is not None  # we are in a fit
         transfer, count = trainer._run.transfer, trainer.num_training_batches
-        batches = islice(trainer.train_dataloader, None if math.isinf(count) else int(count))
+        step = trainer._run._taking_batch_idx(pl_module.training_step)
+        loader = trainer.train_dataloader
+        if isinstance(loader, (list, tuple, Mapping)):
+            loader = CombinedLoader(loader, "max_size_cycle")
+        batches = (batch for batch, _, _ in loader) if isinstance(loader, CombinedLoader) else loader
         with _measuring(pl_module), torch.no_grad():
-            for i, batch in enumerate(batches):
+            for i, batch in enumerate(islice(batches, None if math.isinf(count) else int(count))):
                 with trainer.precision_plugin.forward():
-                    pl_module.training_step(batch if transfer is None else transfer(batch, 0), i)
+                    step(batch if transfer is None else transfer(batch, 0), i)
 
 
 @contextlib.contextmanager
