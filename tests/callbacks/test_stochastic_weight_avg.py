@@ -113,3 +113,8 @@ def test_wrong_arguments(wrong):
 def test_the_number_of_epochs_must_be_known():
     with pytest.raises(MisconfigurationException, match="max_epochs"):
         fit(StochasticWeightAveraging(0.1), max_epochs=-1, max_steps=3)
+
+
+def test_as_many_rates_as_parameter_groups():
+    with pytest.raises(MisconfigurationException, match=r"swa_lrs=\[0.1, 0.2\] has 2 rates, .* has 1 parameter groups"):
+        fit(StochasticWeightAveraging([0.1, 0.2], swa_epoch_start=1))

@@ -165,6 +165,11 @@ class StochasticWeightAveraging(Callback):
         self._average.to(self._device if self._device is not None else pl_module.device)
         optimizer = trainer.optimizers[0]
         rates = self._swa_lrs if isinstance(self._swa_lrs, list) else [self._swa_lrs] * len(optimizer.param_groups)
+        if len(rates) != len(optimizer.param_groups):
+            raise MisconfigurationException(
+                f"swa_lrs={self._swa_lrs} has {len(rates)} rates, and the optimizer has {len(optimizer.param_groups)} "
+                "parameter groups. Give one number, or one for each group."
+            )
         for rate, group in zip(rates, optimizer.param_groups, strict=True):
             group["initial_lr"] = rate
         before = [group["lr"] for group in optimizer.param_groups]
