@@ -7,8 +7,9 @@ import copy
 import math
 import os
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,7 @@ from fulgurite.states import RunningStage, TrainerFn, TrainerState, TrainerStatu
 from fulgurite.tables import results_table
 from fulgurite.utilities.cloud_io import local_path
 from fulgurite.utilities.exceptions import MisconfigurationException, SIGTERMException
-from fulgurite.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from fulgurite.utilities.rank_zero import log, rank_zero_info, rank_zero_warn
 from fulgurite.utilities.seed import isolate_rng, seed_everything
 from fulgurite.utilities.types import LRSchedulerConfig
 
@@ -729,16 +730,23 @@ class Trainer(OldMembers):
         """Tell everyone who wants to know; what they do must not hide what went wrong."""
         self.state.status = TrainerStatus.INTERRUPTED
         self.strategy.by_itself = self.world_size > 1 and not self._agreed_to_end  # nobody answers any more
-        for callback in self.callbacks:
-            if overrides(callback, "on_exception", Callback):
-                callback.on_exception(self, run.module, exception)
+        tell: list[Callable[[], Any]] = [
+            partial(callback.on_exception, self, run.module, exception)
+            for callback in self.callbacks
+            if overrides(callback, "on_exception", Callback)
+        ]
         if self.datamodule is not None:
-            self.datamodule.on_exception(exception)
-        for logger in self.loggers:
-            logger.finalize("failed")
+            tell.append(partial(self.datamodule.on_exception, exception))
+        tell += [partial(logger.finalize, "failed") for logger in self.loggers]
         if isinstance(exception, (KeyboardInterrupt, SIGTERMException)):
-            self._teardown_hooks(run, fn)
-        self.strategy.teardown()
+            tell.append(partial(self._teardown_hooks, run, fn))
+        if (profiler := self._active_profiler) is not None:  # torch's would crash the interpreter at its exit
+            tell += [profiler.describe, partial(profiler.teardown, stage=fn.value)]
+        for told in [*tell, self.strategy.teardown]:
+            try:
+                told()
+            except Exception:
+                log.exception("This went wrong while the run was ended by %r, which follows.", exception)
         self.state.stage = None
 
     def _say_once(self, message: str) -> None:

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from fulgurite.profilers import AdvancedProfiler, PassThroughProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from fulgurite.utilities.exceptions import MisconfigurationException
@@ -110,6 +111,8 @@ def test_an_exception_is_profiled_too():
     for profiler in ("simple", "advanced", "pytorch"):
         with pytest.raises(ValueError, match="broken"):
             fit(model=Fails(), profiler=profiler)
+    assert not torch.autograd.profiler._is_profiler_enabled  # left on, it crashes the interpreter at its exit
+    assert not torch.nn.modules.module._global_forward_hooks
 
 
 def test_the_users_own_actions_stand_beside_ours():

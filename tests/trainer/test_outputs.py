@@ -230,6 +230,31 @@ def test_metrics_can_be_read_after_the_run() -> None:
     assert all(isinstance(v, torch.Tensor) for v in trainer.callback_metrics.values())
 
 
+def test_an_exception_in_on_exception_hides_neither_the_first_one_nor_the_rest_of_the_ending(caplog: Any) -> None:
+    ended: list[str] = []
+
+    class Broken(pl.Callback):
+        def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
+            raise RuntimeError("the hook is broken")
+
+    class Ear(pl.Callback):
+        def on_exception(self, trainer: Any, module: Any, exception: BaseException) -> None:
+            ended.append(str(exception))
+
+    class Logger(pl.loggers.CSVLogger):
+        def finalize(self, status: str) -> None:
+            ended.append(status)
+
+    class Fails(Counting):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        fit(Fails(), callbacks=[Broken(), Ear()], logger=Logger("."))
+    assert ended == ["mine", "failed"]
+    assert "the hook is broken" in caplog.text
+
+
 def test_an_exception_reaches_callbacks_and_loggers() -> None:
     heard: list[str] = []
 
