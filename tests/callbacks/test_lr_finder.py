@@ -56,6 +56,16 @@ def test_fit_trains_with_the_rate_found_schedulers_included() -> None:
     assert trainer.global_step == 100
 
 
+def test_a_module_whose_optimizer_has_a_rate_of_its_own_trains_with_the_rate_found() -> None:
+    class Literal(Net):
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), lr=0.5)
+
+    module = Literal()
+    pl.Trainer(**FLAGS, callbacks=[LearningRateFinder()]).fit(module)
+    assert module.rates == [module.lr] * 2
+
+
 def test_the_same_rate_as_the_tuners_and_the_same_training_after_it() -> None:
     pl.seed_everything(1, verbose=False)
     by_callback = Net()

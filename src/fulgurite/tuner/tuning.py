@@ -157,9 +157,12 @@ class Tuner:
         if tuned is not None and (rate := finder.suggestion()) is not None:
             tuned.set(rate)
             rank_zero_info(f"Learning rate set to {rate}")
+            follows = False
             if trainer.global_step == 0:
+                before = _settings(trainer)
                 running(trainer).configure_optimizers()  # schedulers and parameter groups follow the new rate too
-            else:
+                follows = _settings(trainer) != before
+            if not follows:  # also where configure_optimizers names a rate of its own
                 for group in trainer.optimizers[0].param_groups:
                     group["lr"] = rate
         return finder
@@ -222,6 +225,12 @@ class Tuner:
             finally:
                 if datamodule is not None:
                     datamodule.trainer = attached
+
+
+def _settings(trainer: Trainer) -> list[dict[str, Any]]:
+    """Rates and all else of the parameter groups."""
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    return [{name: value for name, value in group.items() if name != "params"} for group in groups]
 
 
 def _data(
