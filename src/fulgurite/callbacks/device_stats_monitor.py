@@ -48,7 +48,7 @@ class DeviceStatsMonitor(Callback):
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self._log(trainer, "on_validation_batch_start")
+        self._log(trainer, "on_validation_batch_start", batch_idx)
 
     def on_validation_batch_end(
         self,
@@ -59,12 +59,12 @@ class DeviceStatsMonitor(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._log(trainer, "on_validation_batch_end")
+        self._log(trainer, "on_validation_batch_end", batch_idx)
 
     def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        self._log(trainer, "on_test_batch_start")
+        self._log(trainer, "on_test_batch_start", batch_idx)
 
     def on_test_batch_end(
         self,
@@ -75,14 +75,17 @@ class DeviceStatsMonitor(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._log(trainer, "on_test_batch_end")
+        self._log(trainer, "on_test_batch_end", batch_idx)
 
     def _reads_cpu(self, trainer: Trainer) -> bool:
         return trainer.strategy.root_device.type == "cpu" if self._cpu_stats is None else self._cpu_stats
 
-    def _log(self, trainer: Trainer, hook: str) -> None:
-        every = trainer.log_every_n_steps
-        due = every and (trainer.batches_that_stepped + 1) % every == 0
+    def _log(self, trainer: Trainer, hook: str, evaluated: int | None = None) -> None:
+        every, step = trainer.log_every_n_steps, trainer.batches_that_stepped
+        if hook != "on_train_batch_start" and (run := trainer._run) is not None and run.training:
+            # the step of the batch that is done has been counted already
+            step -= run.progress.batch > 0 and run.steps_after(run.progress.batch)
+        due = every and ((step if evaluated is None else evaluated) + 1) % every == 0
         if not (due or trainer.should_stop):
             return
         device = trainer.strategy.root_device
@@ -93,7 +96,7 @@ class DeviceStatsMonitor(Callback):
             stats = {name: value for name, value in stats.items() if name in self._filter_keys}
         for logger in trainer.loggers:
             prefix = f"{type(self).__qualname__}.{hook}{logger.group_separator}"
-            logger.log_metrics({prefix + name: v for name, v in stats.items()}, step=trainer.batches_that_stepped)
+            logger.log_metrics({prefix + name: v for name, v in stats.items()}, step=step)
 
 
 def cpu_stats() -> dict[str, float]:
