@@ -83,6 +83,16 @@ def test_testing_a_checkpoint_uses_the_average():
     assert torch.equal(model.layer.weight, checkpoint["state_dict"]["layer.weight"])
 
 
+@pytest.mark.parametrize("make", [WeightAveraging, lambda: EMAWeightAveraging(decay=0.5)])
+def test_an_object_that_has_averaged_in_another_trainer_begins_anew(make):
+    used, models = make(), [Tiny(), Tiny()]
+    models[1].load_state_dict(models[0].state_dict())
+    fit(used, max_epochs=2)
+    fit(used, model=models[0], max_epochs=1)
+    fit(make(), model=models[1], max_epochs=1)
+    assert torch.equal(models[0].layer.weight, models[1].layer.weight)
+
+
 def test_a_checkpoint_without_an_average_begins_one():
     fit(ModelCheckpoint("out"), max_epochs=1)
     averaging = WeightAveraging()

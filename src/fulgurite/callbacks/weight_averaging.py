@@ -47,6 +47,7 @@ class WeightAveraging(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self._swapped = False
+            self._latest_update_step, self._latest_update_epoch = trainer.global_step, -1  # not as used before
             with trainer.init_module():
                 pl_module.configure_model()  # comes later and again in a run; layers made there are averaged too
             device = self._device if self._device is not None else trainer.strategy.root_device
