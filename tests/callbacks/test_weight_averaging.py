@@ -93,6 +93,13 @@ def test_an_object_that_has_averaged_in_another_trainer_begins_anew(make):
     assert torch.equal(models[0].layer.weight, models[1].layer.weight)
 
 
+def test_the_weights_stay_where_nothing_was_averaged():
+    watch, model = Weights(), Tiny()
+    with pytest.warns(UserWarning, match="averaged nothing"):
+        fit(EMAWeightAveraging(update_starting_at_step=1000), watch, model=model)
+    assert torch.equal(model.layer.weight, watch.steps[-1])
+
+
 def test_a_checkpoint_without_an_average_begins_one():
     fit(ModelCheckpoint("out"), max_epochs=1)
     averaging = WeightAveraging()

@@ -70,6 +70,9 @@ class WeightAveraging(Callback):
             self._latest_update_epoch = epoch
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._average.n_averaged:
+            rank_zero_warn("WeightAveraging has averaged nothing: the module keeps the weights it has.")
+            return
         with torch.no_grad():
             for average, current in self._pairs(pl_module):
                 current.copy_(average)
