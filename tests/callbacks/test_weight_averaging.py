@@ -100,6 +100,13 @@ def test_the_weights_stay_where_nothing_was_averaged():
     assert torch.equal(model.layer.weight, watch.steps[-1])
 
 
+def test_testing_the_best_checkpoint_of_the_same_trainer_uses_the_average():
+    watch, model = Weights(), Tiny()
+    trainer = fit(EMAWeightAveraging(decay=0.5), ModelCheckpoint("out", monitor="val_loss"), watch, model=model)
+    trainer.test(model, data(), ckpt_path="best", verbose=False)
+    assert torch.equal(model.layer.weight, watch.validated[1])  # of Tiny's losses 5, 3, 4
+
+
 def test_a_checkpoint_without_an_average_begins_one():
     fit(ModelCheckpoint("out"), max_epochs=1)
     averaging = WeightAveraging()

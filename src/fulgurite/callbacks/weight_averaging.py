@@ -113,8 +113,8 @@ class WeightAveraging(Callback):
         checkpoint["averaging_state"] = {name: v for name, v in state.items() if not name.startswith(_MODULE)}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self._average_model is None:  # validate, test, predict: with the average
-            return
+        if self._average_model is None or trainer.state.fn != TrainerFn.FITTING:
+            return  # validate, test, predict: with the average
         if "current_model_state" not in checkpoint:
             rank_zero_warn(
                 "The checkpoint was saved without WeightAveraging: the average begins with the weights it holds."
