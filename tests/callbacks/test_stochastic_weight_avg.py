@@ -104,6 +104,15 @@ def test_a_resumed_run_is_the_uninterrupted_one():
     assert torch.equal(models[0].layer.weight, models[1].layer.weight)
 
 
+def test_an_object_that_has_averaged_in_another_trainer_begins_anew():
+    used, models = StochasticWeightAveraging(0.01, swa_epoch_start=2), [Tiny(), Tiny()]
+    models[1].load_state_dict(models[0].state_dict())
+    fit(used, max_epochs=3)
+    fit(used, model=models[0], max_epochs=3)
+    fit(StochasticWeightAveraging(0.01, swa_epoch_start=2), model=models[1], max_epochs=3)
+    assert torch.equal(models[0].layer.weight, models[1].layer.weight)
+
+
 @pytest.mark.parametrize("wrong", [{"swa_epoch_start": 0}, {"swa_epoch_start": 1.5}, {"swa_lrs": -1}, {"avg_fn": 1}])
 def test_wrong_arguments(wrong):
     with pytest.raises(MisconfigurationException, match=next(iter(wrong))):
