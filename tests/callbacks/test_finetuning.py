@@ -72,6 +72,15 @@ def test_a_resumed_run_is_the_uninterrupted_one(make, at):
     assert all(map(torch.equal, models[0].state_dict().values(), models[1].state_dict().values()))
 
 
+def test_a_run_of_an_object_used_before_can_be_resumed():
+    used, models = BackboneFinetuning(unfreeze_backbone_at_epoch=1), [TwoParts(), TwoParts()]
+    fit(used, model=TwoParts(), max_epochs=3)
+    fit(used, ModelCheckpoint("out", save_top_k=-1), model=models[0], max_epochs=3)
+    again = BackboneFinetuning(unfreeze_backbone_at_epoch=1)
+    fit(again, ModelCheckpoint("out"), model=models[1], max_epochs=3, ckpt_path="out/epoch=1-step=8.ckpt")
+    assert torch.equal(models[0].backbone[0].weight, models[1].backbone[0].weight)
+
+
 def test_batch_norm_may_go_on_training():
     backbone = TwoParts().backbone
     BaseFinetuning.freeze(backbone, train_bn=True)

@@ -144,6 +144,8 @@ class BaseFinetuning(Callback):
 
     # when
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":  # not as used before; a checkpoint is loaded later
+            self._internal_optimizer_metadata, self._frozen, self._restarting = {}, None, False
         self.freeze_before_training(pl_module)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
