@@ -78,21 +78,6 @@ def test_batch_norm_is_measured_on_several_loaders_by_a_step_that_takes_no_batch
     assert torch.allclose(model.norm.running_mean, torch.cat(list(data())).mean(0), atol=1e-6)
 
 
-def test_layers_made_in_configure_model_are_averaged():
-    class Late(Tiny):
-        def __init__(self):
-            super().__init__()
-            self.layer = None
-
-        def configure_model(self):
-            if self.layer is None:
-                self.layer = nn.Linear(4, 1)
-
-    watch, model = Watch(), Late()
-    fit(StochasticWeightAveraging(0.01, swa_epoch_start=1), watch, model=model, max_epochs=2)
-    assert torch.allclose(model.layer.weight, torch.stack(watch.starts).mean(0))
-
-
 def test_a_resumed_run_is_the_uninterrupted_one():
     models = [Scheduled(), Scheduled()]
     models[1].load_state_dict(models[0].state_dict())

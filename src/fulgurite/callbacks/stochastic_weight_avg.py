@@ -97,8 +97,6 @@ class StochasticWeightAveraging(Callback):
         if stage == "fit":
             self._n_averaged, self._latest_update_epoch = 0, -1  # not as used before; a checkpoint is loaded later
             self._swa_scheduler = self._scheduler_state = None
-            with trainer.init_module():
-                pl_module.configure_model()  # comes later and again in a run; layers made there are averaged too
             self._average_model = deepcopy(pl_module)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
