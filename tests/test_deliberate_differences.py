@@ -284,6 +284,15 @@ def openings_of_reloaded_loaders(pl: Any) -> Any:
     return Counted.opened
 
 
+def one_name_of_two_loaders(pl: Any) -> Any:
+    def validation_step(self: Any, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
+        self.log("val_loss", float(dataloader_idx), add_dataloader_idx=False)
+
+    model = module(pl, validation_step=validation_step)
+    trainer = pl.Trainer(logger=False, **OFF)
+    return outcome(lambda: trainer.validate(model, [loader(3), loader(1)], verbose=False)[0])
+
+
 @dataclass
 class Difference:
     observe: Callable[[Any], Any]
@@ -345,6 +354,9 @@ DIFFERENCES = {
         the_same_name_twice,
         text("MisconfigurationException", "different arguments"),
         text("acc", rf"{HERE}:\d+", rf"{HERE}:\d+"),
+    ),
+    "one name of several loaders is the value over all of them": Difference(
+        one_name_of_two_loaders, text("MisconfigurationException", "different arguments"), {"val_loss": 0.25}
     ),
     "Ctrl-C stays a KeyboardInterrupt": Difference(ctrl_c, "SystemExit", "KeyboardInterrupt"),
     "a run resumed inside its last epoch closes it": Difference(

@@ -719,6 +719,7 @@ class Trainer(OldMembers):
         if self._active_profiler is not None:
             self._active_profiler.describe()
             self._active_profiler.teardown(stage=fn)
+        self.strategy.barrier("teardown")  # a rank that has ended the program leaves the others alone in their call
         self.strategy.teardown()
 
     def _teardown_hooks(self, run: Run, fn: TrainerFn) -> None:

@@ -145,7 +145,7 @@ def test_a_failed_run_leaves_no_thread_behind():
     before, logger = threading.active_count(), TensorBoardLogger("logs")
     with pytest.raises(ArithmeticError):
         fit(logger=logger, model=Fails(), max_epochs=1)
-    assert Path(logger.log_dir).is_dir() and threading.active_count() == before
+    assert Path(logger.log_dir).is_dir() and threading.active_count() <= before
 
 
 def test_resuming_hides_the_steps_that_come_again():

@@ -49,10 +49,18 @@ def test_a_failure_found_in_the_last_moment_of_rank_zero_is_told(tmp_path: Path)
 @pytest.mark.parametrize("late", ["0", "1"])
 def test_the_exit_code_of_the_program_itself_is_kept(tmp_path: Path, late: str) -> None:
     """Whichever rank comes to its end first."""
-    script = PROGRAM + f"    if rank() == {late}: time.sleep(1)\n    print('after it')\n    sys.exit(3)\n"
+    script = PROGRAM + f"    time.sleep(2 if rank() == {late} else 0.5)\n    print('after it')\n    sys.exit(3)\n"
     ended = run_program(script, "", "ddp", "2", folder=tmp_path)
     assert ended.code == 3 and ended.out.count("after it") == 2, ended.out + ended.err
     assert "exit code" not in ended.err and not ended.left
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_ranks_wait_for_one_whose_teardown_takes_its_time(tmp_path: Path, code: int) -> None:
+    slow = "    def teardown(self, stage): time.sleep(2 * (rank() == 0))\n    def setup(self, stage):\n"
+    script = PROGRAM.replace("    def setup(self, stage):\n", slow) + f"    sys.exit({code})\n"
+    ended = run_program(script, "", "ddp", "2", folder=tmp_path)
+    assert ended.code == code and ended.out.count("after fit") == 2 and not ended.err, ended.out + ended.err
 
 
 def test_an_exception_of_all_ranks_that_the_program_catches_leaves_rank_zero_alone(tmp_path: Path) -> None:

@@ -138,10 +138,10 @@ if __name__ == "__main__":
     alone = pl.Trainer(devices=1, **flags)
     say(devices, alone.world_size, len(alone.predict(net, loader())))
     if then and rank() == 0:
-        for devices in then: subprocess.run([sys.executable, __file__, devices], check=True, timeout=60)
+        for devices in then: subprocess.run([sys.executable, __file__, devices], check=True)
 """
     )
-    ended = run_program(script, "2", "1", "2", folder=tmp_path)
+    ended = run_program(script, "2", "1", "2", folder=tmp_path, deadline=240)
     assert ended.code == 0, ended.err
     each = ["[0] 1 1 8", *["[0] 2 1 8", "[1] 2 1 8"] * 2]
     assert sorted(ended.out.splitlines()) == sorted(each)

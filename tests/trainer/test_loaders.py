@@ -101,7 +101,7 @@ def test_no_worker_outlives_the_run(flags: dict[str, Any], raises: bool) -> None
     given = [DataLoader(Workers(), 2, sampler=s, num_workers=1, persistent_workers=True) for s in (Backwards(4), None)]
     with contextlib.suppress(ZeroDivisionError):
         fit(Fails(), given[0], given[1], **flags)
-    assert set(multiprocessing.active_children()) == before
+    assert set(multiprocessing.active_children()) <= before
 
 
 def test_only_training_and_validation_are_put_in_order_by_overfitting() -> None:
