@@ -7,7 +7,6 @@ torch's own samplers say their length truly and are believed. Any other map-styl
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 import os
@@ -39,7 +38,7 @@ from fulgurite.shards import (
     share_of,
 )
 from fulgurite.utilities.combined_loader import CombinedLoader, loaders_of
-from fulgurite.utilities.data import extract_batch_size, sized_len
+from fulgurite.utilities.data import extract_batch_size, sized_len, twin_of
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import rank_zero_warn
 from fulgurite.utilities.seed import collect_rng_state, pl_worker_init_function, restore_rng_state
@@ -230,7 +229,7 @@ class DataFlow:
         self._ahead = None
         if self.run.alone and _batches_indices(loader) and not _true_length(loader) and not _is_stateful(loader):
             if self._looks_ahead is None or self._looks_ahead[0] is not loader:
-                self._looks_ahead = loader, _twin(loader, batch_sampler=_LookingAhead(loader.batch_sampler))
+                self._looks_ahead = loader, twin_of(loader, batch_sampler=_LookingAhead(loader.batch_sampler))
             twin = self._looks_ahead[1]  # the same one in each epoch: its workers may be persistent
             batches = iter(twin)
             self._ahead = cast("_LookingAhead", twin.batch_sampler).is_last
@@ -387,7 +386,7 @@ class DataFlow:
         elif _batches_indices(self.train) and self.train.num_workers == 0:
             # the skipped items are not even loaded; workers draw numbers of their own while loading, so not with these
             indices = self._indices(self.train)
-            batches: Iterator[Any] = iter(_twin(self.train, batch_sampler=indices))
+            batches: Iterator[Any] = iter(twin_of(self.train, batch_sampler=indices))
             self.restore_draws(saved["first"])
             for _ in range(skip):
                 next(indices)
@@ -598,15 +597,8 @@ def _size(batch: Any) -> int:
         return 1  # no tensor in it: batches count alike
 
 
-def _twin(loader: DataLoader[Any], **samplers: Any) -> DataLoader[Any]:
-    """A loader that shares data set and workers' settings; DataLoader forbids assigning its samplers."""
-    twin = copy.copy(loader)
-    twin.__dict__.update(samplers, _iterator=None)  # persistent workers are told indices by the one that started them
-    return twin
-
-
 def _with_share(loader: DataLoader[Any], share: Any) -> DataLoader[Any]:
-    return _twin(loader, sampler=share) if loader.batch_sampler is None else _twin(loader, batch_sampler=share)
+    return twin_of(loader, sampler=share) if loader.batch_sampler is None else twin_of(loader, batch_sampler=share)
 
 
 def _in_order(loader: DataLoader[Any], stage: str) -> DataLoader[Any]:
@@ -616,14 +608,14 @@ def _in_order(loader: DataLoader[Any], stage: str) -> DataLoader[Any]:
     )
     sampler = SequentialSampler(loader.dataset)  # type: ignore[arg-type]  # map-style: an IterableDataset has no sampler
     if loader.batch_sampler is None:
-        return _twin(loader, sampler=sampler)
+        return twin_of(loader, sampler=sampler)
     if loader.batch_size is None:
         raise MisconfigurationException(
             "overfit_batches needs batches in a fixed order, and this loader's batch_sampler is its own. "
             "Pass a loader without it, or use limit_train_batches."
         )
     batches = BatchSampler(sampler, loader.batch_size, loader.drop_last)
-    return _twin(loader, sampler=sampler, batch_sampler=batches)
+    return twin_of(loader, sampler=sampler, batch_sampler=batches)
 
 
 def _samplers(loader: Any) -> list[Any]:

@@ -742,7 +742,7 @@ class Trainer(OldMembers):
         if isinstance(exception, (KeyboardInterrupt, SIGTERMException)):
             tell.append(partial(self._teardown_hooks, run, fn))
         if (profiler := self._active_profiler) is not None:  # torch's would crash the interpreter at its exit
-            tell += [profiler.describe, partial(profiler.teardown, stage=fn.value)]
+            tell += [profiler.describe, partial(profiler.teardown, stage=fn)]
         for told in [*tell, self.strategy.teardown]:
             try:
                 told()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch.utils.data import DataLoader, IterableDataset
 
 from fulgurite.callbacks.callback import Callback
+from fulgurite.utilities.data import twin_of
 from fulgurite.utilities.exceptions import MisconfigurationException
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class BasePredictionWriter(Callback):
         self._recorded = [_Recorded(loader.batch_sampler) if _draws_batches(loader) else None for loader in loaders]
         self._predictions = [[] for _ in loaders]
         pairs = zip(loaders, self._recorded, strict=True)
-        return [loader if recorded is None else _twin(loader, recorded) for loader, recorded in pairs]
+        return [loader if recorded is None else twin_of(loader, batch_sampler=recorded) for loader, recorded in pairs]
 
     def _indices(self, seen: list[int]) -> list[list[list[int]]]:
         """The positions of the items of so many batches of each loader; none where a loader has no sampler."""
@@ -152,9 +152,3 @@ class _Recorded:
 def _draws_batches(loader: Any) -> bool:
     iterates = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
     return iterates and loader.batch_sampler is not None
-
-
-def _twin(loader: DataLoader[Any], sampler: _Recorded) -> DataLoader[Any]:
-    twin = copy.copy(loader)
-    twin.__dict__.update(batch_sampler=sampler, _iterator=None)  # DataLoader forbids to assign it
-    return twin

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import warn_once
@@ -69,3 +71,10 @@ def suggested_max_num_workers(local_world_size: int) -> int:
     affinity = getattr(os, "sched_getaffinity", None)  # a container may own fewer cores than the machine has
     cores = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
     return max(1, cores // local_world_size - 1)
+
+
+def twin_of(loader: DataLoader[Any], **samplers: Any) -> DataLoader[Any]:
+    """A loader that shares data set and workers' settings; DataLoader forbids assigning its samplers."""
+    twin = copy.copy(loader)
+    twin.__dict__.update(samplers, _iterator=None)  # persistent workers are told indices by the one that started them
+    return twin
