@@ -17,7 +17,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from fulgurite import utilities
-from fulgurite.utilities.cloud_io import local_path
 from fulgurite.utilities.distributed import is_shared_filesystem
 from fulgurite.utilities.enums import GradClipAlgorithmType
 from fulgurite.utilities.exceptions import MisconfigurationException, SIGTERMException
@@ -27,16 +26,6 @@ from fulgurite.utilities.parameter_tying import find_shared_parameters, set_shar
 from fulgurite.utilities.throughput import measure_flops
 from fulgurite.utilities.types import LRSchedulerConfig, OptimizerLRScheduler
 from fulgurite.utilities.warnings import PossibleUserWarning, disable_possible_user_warnings
-
-
-def test_a_path_of_this_disk_in_each_spelling(monkeypatch: pytest.MonkeyPatch) -> None:
-    spellings = ["~/a", "file:///home/me/a", "/home/me/a", Path("~/a")]
-    with monkeypatch.context() as environment:
-        environment.setenv("HOME", "/home/me")
-        assert [local_path(path) for path in spellings] == ["/home/me/a"] * 4
-    assert local_path("./a/") == "./a/" and local_path("") == ""
-    with pytest.raises(ValueError, match="'s3://bucket/a' is no path of this disk.*Name a local folder"):
-        local_path("s3://bucket/a")
 
 
 def test_each_name_is_offered_and_loaded_when_used() -> None:

@@ -7,7 +7,6 @@ import inspect
 import io
 import os
 import pickle
-import uuid
 import zipfile
 from argparse import Namespace
 from collections import Counter, OrderedDict
@@ -19,8 +18,14 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from fulgurite.core.sharded import META, is_dtensor, is_sharded, os_error, read_shards, sync_folder
-from fulgurite.utilities.cloud_io import get_filesystem, local_path  # noqa: F401  # people import get_filesystem from here
+from fulgurite.core.sharded import META, is_dtensor, is_sharded, os_error, read_shards
+from fulgurite.utilities.cloud_io import (
+    RemotePath,
+    get_filesystem,  # noqa: F401  # people import it from here
+    local_path,
+    path_of,
+    written_whole,
+)
 from fulgurite.utilities.model_helpers import classmethod_only
 from fulgurite.utilities.parsing import AttributeDict, is_picklable
 from fulgurite.utilities.rank_zero import rank_zero_warn, warn_once
@@ -199,33 +204,27 @@ def _damaged(path: object, error: Exception) -> str:
 
 
 # writing
-def write_checkpoint(checkpoint: dict[str, Any], path: str | Path) -> None:
+def write_checkpoint(checkpoint: dict[str, Any], path: str | Path | RemotePath) -> None:
     """Write a checkpoint file so that a crash, a kill or a full disk leaves the previous file, or none, in its place.
 
     Raises:
         OSError: it could not be written, the previous file is as it was.
         TypeError: the checkpoint holds what cannot be pickled; the message says where.
     """
-    path = Path(local_path(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # in its folder: a rename stays on the disk
+    path = path_of(path)
     try:
-        with temporary.open("wb") as file:
+        with written_whole(path) as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
+    except Exception as error:
         if (cause := os_error(error)) is not None:
-            raise OSError(cause.errno, f"the checkpoint could not be written: {cause.strerror}", str(path)) from error
+            reason = cause.strerror or str(cause) or type(cause).__name__  # file systems elsewhere know no numbers
+            raise OSError(cause.errno, f"the checkpoint could not be written: {reason}", str(path)) from error
         if isinstance(error, (pickle.PicklingError, AttributeError, TypeError)):
             where = ", ".join(_not_picklable(checkpoint, "checkpoint")) or "it"
             raise TypeError(
                 f"the checkpoint {path} could not be written: {where} cannot be pickled ({error})."
             ) from error
         raise
-    sync_folder(path.parent)  # the new name must survive a power cut too
 
 
 def _not_picklable(obj: Any, name: str) -> Iterator[str]:

@@ -7,12 +7,11 @@ files of torch.distributed.checkpoint with the tensors, by names such as `state_
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import pickle
-import shutil
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fulgurite.utilities.cloud_io import local_path
+from fulgurite.utilities.cloud_io import local_path, remove, sweep, sync_folder, temporary_name
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -153,7 +152,8 @@ def write_sharded(
 
     def begin() -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        sweep(path.parent)
+        folder = path.with_name(temporary_name())
         folder.mkdir()
         return str(folder)
 
@@ -177,7 +177,8 @@ def write_sharded(
         from_first(finish)
     except BaseException:
         if first:
-            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # the error that led here is the one to be seen
+                remove(folder)
         raise
 
 
@@ -188,30 +189,17 @@ def os_error(error: BaseException | None) -> OSError | None:
     return error
 
 
-def sync_folder(folder: Path) -> None:
-    """Names in the folder survive a power cut."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def replace_path(new: Path, path: Path) -> None:
     """Give the folder `new` the name `path`; what had that name is removed."""
     if not os.path.lexists(path):
         new.rename(path)
         return
     if not _exchange(new, path):  # else two steps, between which there is no checkpoint of this name
-        aside = new.with_suffix(".old")
+        aside = path.with_name(f"{temporary_name()}.{path.name}")
         path.rename(aside)
         new.rename(path)
         new = aside
-    if new.is_dir() and not new.is_symlink():
-        shutil.rmtree(new)
-    else:
-        new.unlink()
+    remove(new)
 
 
 def _exchange(one: Path, other: Path) -> bool:
