@@ -7,10 +7,10 @@ import inspect
 import io
 import os
 import pickle
-import zipfile
 from argparse import Namespace
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from enum import Enum
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from fulgurite.core.checksum import DamagedError, SummedFile, check_file, is_archive
 from fulgurite.core.sharded import META, is_dtensor, is_sharded, os_error, read_shards
 from fulgurite.utilities.cloud_io import (
     RemotePath,
@@ -86,7 +87,7 @@ def read_checkpoint(
     Raises:
         FileNotFoundError: there is no such file.
         pickle.UnpicklingError: it holds objects of classes that were not allowed; the message names them.
-        RuntimeError: it is truncated or damaged.
+        RuntimeError: it is truncated or damaged: its check sum is looked at first.
         ValueError: what it holds is not a checkpoint.
     """
     if path == "":
@@ -97,20 +98,8 @@ def read_checkpoint(
             whole = read_shards(path, read_checkpoint(Path(path) / META, "cpu", weights_only))
             return apply_to_collection(whole, Tensor, lambda t: _placed(t, map_location))  # type: ignore[no-any-return]
         _check_readable(Path(path))
-    safely = not _trusts_files() if weights_only is None else weights_only
-    try:
-        with torch.serialization.safe_globals(_HARMLESS if safely else []):
-            loaded = torch.load(path, map_location=map_location or _where_it_was, weights_only=safely)
-    except Exception as error:  # a damaged pickle fails in any way
-        if safely and (names := _classes_not_allowed(path, error)):
-            raise pickle.UnpicklingError(_foreign(path, names)) from error
-        if isinstance(error, PermissionError):
-            raise
-        if _is_whole(path):
-            if safely and isinstance(error, pickle.UnpicklingError):
-                raise pickle.UnpicklingError(_not_plain(path, error)) from error
-            raise
-        raise RuntimeError(_damaged(path, error)) from error
+    with Path(path).open("rb") if isinstance(path, str) else nullcontext(path) as file:
+        loaded = _loaded(file, path, map_location, not trusts_files(weights_only))
     if not isinstance(loaded, dict):
         raise ValueError(
             f"{path} holds a {type(loaded).__name__}, and a checkpoint is a dictionary. "
@@ -119,8 +108,27 @@ def read_checkpoint(
     return loaded
 
 
-def _trusts_files() -> bool:
-    return os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "").lower() in ("1", "y", "yes", "true")
+def trusts_files(weights_only: bool | None) -> bool:
+    """Whether the caller lets a file run whatever code it holds."""
+    forced = os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "").lower() in ("1", "y", "yes", "true")
+    return forced if weights_only is None else not weights_only
+
+
+def _loaded(file: IO[bytes], path: object, map_location: MapLocation, safely: bool) -> Any:
+    try:
+        check_file(file)
+        with torch.serialization.safe_globals(_HARMLESS if safely else []):
+            return torch.load(file, map_location=map_location or _where_it_was, weights_only=safely)
+    except (PermissionError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a pickle that was made or damaged by others fails in any way
+        if safely and (names := _classes_not_allowed(file, error)):
+            raise pickle.UnpicklingError(_foreign(path, names)) from error
+        if isinstance(error, DamagedError) or not is_archive(file):
+            raise RuntimeError(_damaged(path, error)) from error
+        if safely and isinstance(error, pickle.UnpicklingError):
+            raise pickle.UnpicklingError(_not_plain(path, error)) from error
+        raise RuntimeError(f"{path} cannot be read as a checkpoint: {type(error).__name__}: {_line(error)}") from error
 
 
 def _check_readable(path: Path) -> None:
@@ -154,16 +162,19 @@ def _where_it_was(storage: Any, location: str) -> Any:
     return torch.serialization.default_restore_location(storage, location)  # type: ignore[no-untyped-call]
 
 
-def _classes_not_allowed(path: str | IO[bytes], error: Exception) -> list[str]:
+def _classes_not_allowed(file: IO[bytes], error: Exception) -> list[str]:
     if not isinstance(error, pickle.UnpicklingError):
         return []
-    if not isinstance(path, str):
-        path.seek(0)
+    file.seek(0)
     try:
         with torch.serialization.safe_globals(_HARMLESS):
-            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+            return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
     except Exception:  # a damaged file can fail in any way; it is told as damaged
         return []
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:150]
 
 
 def _not_plain(path: object, error: Exception) -> str:
@@ -172,17 +183,6 @@ def _not_plain(path: object, error: Exception) -> str:
         f"{path} holds what is not read safely even when its class is allowed ({reason:.150}). If you trust where the "
         "file comes from, pass weights_only=False, which runs whatever code the file holds."
     )
-
-
-def _is_whole(path: str | IO[bytes]) -> bool:
-    """Whether the archive and its check sums are in order, so that an error has another reason."""
-    if not isinstance(path, str):
-        path.seek(0)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (zipfile.BadZipFile, OSError, EOFError):
-        return False
 
 
 def _foreign(path: object, names: list[str]) -> str:
@@ -196,10 +196,9 @@ def _foreign(path: object, names: list[str]) -> str:
 
 def _damaged(path: object, error: Exception) -> str:
     size = f" ({Path(path).stat().st_size} bytes)" if isinstance(path, str) else ""
-    reason = (str(error) or type(error).__name__).splitlines()[0]
     return (
         f"{path}{size} cannot be read as a checkpoint: it is truncated, damaged, or no file that torch.save wrote "
-        f"({reason:.150}). Use another checkpoint; those that a Trainer writes are whole or not there at all."
+        f"({_line(error)}). Use another checkpoint; those that a Trainer writes are whole or not there at all."
     )
 
 
@@ -214,7 +213,9 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path | RemotePath) 
     path = path_of(path)
     try:
         with written_whole(path) as file:
-            torch.save(checkpoint, file)
+            summed = SummedFile(file)
+            torch.save(checkpoint, summed)
+            summed.finish()
     except Exception as error:
         if (cause := os_error(error)) is not None:
             reason = cause.strerror or str(cause) or type(cause).__name__  # file systems elsewhere know no numbers
