@@ -92,7 +92,6 @@ class DataFlow:
             self.train_batches_count = 0
             return
         self.given["train"] = loaders = run.load("train")
-        _refuse_batches(loaders, "train_dataloaders")
         self.train = self._prepare(loaders, "train")
         if isinstance(self.train, DataLoader):
             self.given["train"] = self.train  # with its sampler replaced under overfit_batches
@@ -115,7 +114,6 @@ class DataFlow:
             self.evaluation[stage], self.limits[stage] = [], []
             return False
         self.given[stage] = loaders = run.load(stage)
-        _refuse_batches(loaders, f"{name}_dataloaders")
         self.evaluation[stage] = flat = self._prepare(loaders, stage)
         self.limits[stage] = [limited(_most(loader), limit, f"limit_{name}_batches") for loader in flat]
         run.check_dataloader_idx(stage)
@@ -143,11 +141,6 @@ class DataFlow:
         return list(combined.flattened) if combined.mode == "sequential" else [combined]
 
     def _prepared(self, loader: Any, stage: str) -> Any:
-        if not isinstance(loader, Iterable) and not hasattr(loader, "__getitem__"):
-            raise TypeError(
-                f"a {stage} loader must be iterable, but {loader!r:.80} of type {type(loader).__name__} is not. Pass a "
-                "DataLoader, any iterable of batches, or a list or dictionary of these."
-            )
         if not isinstance(loader, DataLoader):
             return loader
         draws = not isinstance(loader.dataset, IterableDataset) and not isinstance(loader.sampler, SequentialSampler)
@@ -519,19 +512,6 @@ def limited(count: int | None, limit: int | float, name: str) -> int | float:
             f"whole number of batches such as {name}=1, or 0 to switch it off."
         )
     return batches
-
-
-def _refuse_batches(loaders: Any, argument: str) -> None:
-    """A list is a collection of loaders; a list of batches would be taken for many tiny loaders."""
-    if not isinstance(loaders, (list, tuple)) or not loaders:
-        return
-    parts = [x for first in loaders[:1] for x in (first if isinstance(first, (tuple, list)) else [first])]
-    parts = [x for part in parts for x in (part.values() if isinstance(part, Mapping) else [part])]
-    if parts and all(isinstance(part, Tensor) for part in parts):
-        raise TypeError(
-            f"{argument} is a list of batches, and a list means several loaders, each yielding batches. Wrap it in a "
-            "DataLoader: DataLoader(batches, batch_size=None)."
-        )
 
 
 # what kind of loader

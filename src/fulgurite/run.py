@@ -27,6 +27,7 @@ from fulgurite.shards import WHOLE, Part
 from fulgurite.shared_results import SharedNoResults, SharedResults
 from fulgurite.states import RunningStage
 from fulgurite.utilities.exceptions import MisconfigurationException
+from fulgurite.utilities.loaders import check_loaders
 from fulgurite.utilities.rank_zero import rank_zero_warn
 from fulgurite.utilities.tree import move_data_to_device
 from fulgurite.utilities.types import LRSchedulerConfig
@@ -311,6 +312,7 @@ class Run:
             self.fx = before
         if loaders is None:
             raise TypeError(f"{loader_hook(stage)} returned None. Return a DataLoader or any iterable of batches.")
+        check_loaders(loaders, loader_hook(stage))
         return loaders
 
     def evaluation_loaders(self) -> int:

@@ -52,7 +52,8 @@ from fulgurite.run import STAGES, Run, loader_hook
 from fulgurite.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
 from fulgurite.tables import results_table
 from fulgurite.utilities.cloud_io import local_path
-from fulgurite.utilities.exceptions import MisconfigurationException, SIGTERMException
+from fulgurite.utilities.exceptions import MisconfigurationException, NoDataError, SIGTERMException
+from fulgurite.utilities.loaders import check_loaders
 from fulgurite.utilities.rank_zero import log, rank_zero_info, rank_zero_warn
 from fulgurite.utilities.seed import isolate_rng, seed_everything
 from fulgurite.utilities.types import LRSchedulerConfig
@@ -479,6 +480,9 @@ class Trainer(OldMembers):
     ) -> Iterator[Run]:
         """Everything around the loop: setting up, signals, exceptions, tearing down."""
         module = self._module_of(fn, model)
+        for stage, loaders in given.items():
+            if loaders is not None:
+                check_loaders(loaders, f"Trainer.{fn}({_argument(fn, stage)}=...)")
         ckpt_path = checkpoint_path(self, fn, ckpt_path, model_given=model is not None)
         run = self._attach(fn, module, given, datamodule)
         self._train_batches = self.num_training_batches  # of the calls before, for whoever asks later
@@ -648,10 +652,9 @@ class Trainer(OldMembers):
         elif not has(f"{stage}_step"):
             raise MisconfigurationException(f"{name} does not define {stage}_step, which {fn} needs.")
         if self._source_of(stage) is None:
-            argument = "train_dataloaders" if stage == "train" else "dataloaders"
-            raise MisconfigurationException(
-                f"Trainer.{fn}() has no data. Pass {argument}=..., datamodule=..., or define {loader_hook(stage)} in "
-                f"{name}."
+            raise NoDataError(
+                f"Trainer.{fn}() has no data. Pass {_argument(fn, stage)}=..., datamodule=..., or define "
+                f"{loader_hook(stage)} in {name}."
             )
 
     def _check_optimization(self, module: LightningModule) -> None:
@@ -1139,6 +1142,13 @@ class Trainer(OldMembers):
         """What a DistributedSampler needs to know, where there are several processes."""
         strategy = self.strategy
         return {"num_replicas": strategy.data_size, "rank": strategy.data_rank} if self.world_size > 1 else None
+
+
+def _argument(fn: TrainerFn, stage: str) -> str:
+    """What the loaders of a stage are called in the call."""
+    if fn != TrainerFn.FITTING:
+        return "dataloaders"
+    return "train_dataloaders" if stage == "train" else "val_dataloaders"
 
 
 def _escaped(exception: StopIteration) -> str:

@@ -9,6 +9,10 @@ class MisconfigurationException(ValueError):
     """Settings, hooks or data that do not fit together; the message says what to write instead."""
 
 
+class NoDataError(MisconfigurationException, TypeError):
+    """There are no loaders: none were given, and no hook gives any or the hook is None."""
+
+
 class SIGTERMException(SystemExit):
     """The process was asked to end by SIGTERM: fit has cleaned up, and the process leaves with 143 (128 + 15)."""
 
