@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from numbers import Number
+from numbers import Integral, Number
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +73,7 @@ class Options(NamedTuple):
     rank_zero_only: bool
 
 
-_RUNNING = ("last", "total", "weight", "fresh")  # what a checkpoint keeps of a slot besides its options
+_RUNNING = ("last", "total", "weight", "whole", "fresh")  # what a checkpoint keeps of a slot besides its options
 
 
 @dataclass(slots=True, eq=False)
@@ -95,6 +95,7 @@ class Slot:
     last: Tensor | None = field(init=False)
     total: Tensor | None = field(init=False)
     weight: int | float = field(init=False)
+    whole: bool = field(init=False)  # only whole numbers were added so far: as such they are kept to the last digit
 
     def __post_init__(self) -> None:
         named, forked = self.options.add_dataloader_idx, self.options.on_step and self.options.on_epoch
@@ -111,35 +112,60 @@ class Slot:
     def clear(self) -> None:
         self.fresh = False
         self.last = self.total = None
-        self.weight = 0
+        self.weight, self.whole = 0, False
 
     def add(self, value: Tensor, weight: int | float) -> None:
         """Add to the running value of the epoch."""
         reduce = self.options.reduce
+        if self.total is None:
+            self.whole = not value.is_floating_point()
+        if self.whole or not value.is_floating_point():
+            value = self._beside_whole_numbers(value)
         if reduce == "mean":
             value = value * weight  # not add_(alpha=weight), which rounds differently
             self.weight += weight
         if self.total is None:
-            self.total = value
+            self.total = value if reduce == "mean" else value.clone()  # the user may change what was logged
         elif reduce in ("mean", "sum"):
             self.total = self.total + value
         else:
             self.total = torch.minimum(self.total, value) if reduce == "min" else torch.maximum(self.total, value)
 
+    def _beside_whole_numbers(self, value: Tensor) -> Tensor:
+        """Whole numbers are added up as such, means of them in double precision; beside others they are like those."""
+        if value.is_floating_point():
+            self.whole, self.total = False, cast("Tensor", self.total).to(value.dtype)
+            return value
+        if not self.whole:
+            return value.to(_kept_dtype())
+        as_whole = self.options.reduce != "mean" or value.device.type == "mps"  # which has no double precision
+        return value.to(torch.int64 if as_whole else torch.float64)
+
     def compute(self) -> Any:
         """The value of the epoch so far."""
         if self.metric is not None:
-            value = self.metric.compute()
-            if isinstance(value, Mapping):
-                raise ValueError(
-                    f"{type(self.metric).__name__}, logged as {self.raw_name!r} at {self.where}, computes "
-                    f"{', '.join(map(repr, value))}, and one name holds one number. Log what its compute() gives with "
-                    "self.log_dict at the epoch's end."
-                )
-            return value
+            return self.single(self.metric.compute())
         if self.total is None:
             return None
-        return self.total / self.weight if self.options.reduce == "mean" else self.total
+        total = self.total.to(narrowest(self.total.item())) if self.whole else self.total  # waits for the device
+        return total / self.weight if self.options.reduce == "mean" else total
+
+    def single(self, value: Any) -> Any:
+        """What a metric object computed: a number, and one that its reset does not change."""
+        if isinstance(value, Tensor) and value.numel() == 1:
+            return value.clone()
+        if isinstance(value, Number):
+            return value
+        computed = f"a {type(value).__name__}"
+        if isinstance(value, Mapping):
+            computed = ", ".join(map(repr, value)) or "nothing"
+        elif isinstance(value, Tensor):
+            computed = f"a tensor of shape {tuple(value.shape)}"
+        raise ValueError(
+            f"{type(self.metric).__name__}, logged as {self.raw_name!r} at {self.where}, computes {computed}, and one "
+            "name holds one number. Log the parts of what its compute() gives under names of their own, with "
+            "self.log_dict at the epoch's end."
+        )
 
 
 class Results:
@@ -171,20 +197,18 @@ class Results:
         if slot.metric is not None:
             self._log_metric(slot, name, value)
             return
+        options, number = slot.options, None
         if not isinstance(value, Tensor):
-            value = self._as_tensor(name, value)
+            number, value = value, self._as_tensor(name, value)
         elif value.dim():
             value = self._single(name, value)
         if not slot.enable_graph:
             value = value.detach()
         if value.dtype.itemsize < 4 and value.is_floating_point():
             value = value.float()  # a sum of float16 or bfloat16 loses its small parts
-        options = slot.options
-        if options.on_step:
-            slot.last = value.clone()  # a replayed CUDA graph overwrites its outputs
+        if options.on_step:  # a copy, for the user may change what was logged, as a replayed CUDA graph does
+            slot.last = value.to(narrowest(number)) if isinstance(number, Integral) else value.clone()
         if options.on_epoch:
-            if not value.is_floating_point():
-                value = self._as_float(name, value)
             weight: int | float = 1
             if options.reduce == "mean":
                 weight = batch_size if batch_size is not None else self._batch_size()
@@ -196,7 +220,8 @@ class Results:
                 raise MisconfigurationException(self._two_metrics(name, slot, metric))
             slot.metric = metric  # made anew by the user, in the place of the old one
         if slot.options.on_step:
-            slot.last = getattr(metric, "_forward_cache", None)
+            of_step = getattr(metric, "_forward_cache", None)
+            slot.last = None if of_step is None else slot.single(of_step)
 
     def _slot(self, name: str, value: Any, raw: tuple[Any, ...], known: Slot | None) -> Slot:
         """The slot of a call not seen before: arguments checked and defaults filled, once."""
@@ -232,8 +257,30 @@ class Results:
                 )
             if options.add_dataloader_idx and self.loader is not None:
                 self._refuse_shared_metric(slot)
+            if options.on_step and getattr(value, "_forward_cache", None) is None:
+                self._say_no_value_of_step(slot)
+        self._say_logged_twice(slot)
         self.slots[slot.key] = slot
         return slot
+
+    def _say_no_value_of_step(self, slot: Slot) -> None:
+        if self.run.alone:  # else computing may wait for other processes
+            slot.compute()  # an error where it is no number
+        warn_once(
+            f"{type(slot.metric).__name__}, logged as {slot.raw_name!r} at {slot.where}, has no value of the step, so "
+            "none is logged: it was updated, not called. Call it, or log it with on_step=False, on_epoch=True."
+        )
+
+    def _say_logged_twice(self, slot: Slot) -> None:
+        """Two hooks may log one name; the value of the epoch is then that of the later one."""
+        if not slot.options.on_epoch:
+            return
+        for other in self.slots.values():
+            if other.options.on_epoch and {other.name, other.epoch_name} & {slot.name, slot.epoch_name}:
+                warn_once(
+                    f"{slot.name!r} is logged in {other.fx} ({other.where}) and in {slot.fx} ({slot.where}): its value "
+                    f"of the epoch is what {slot.fx} logs, and the other's is lost. Use another name for one of them."
+                )
 
     def _refuse_shared_metric(self, slot: Slot) -> None:
         """One object cannot keep the values of two loaders apart."""
@@ -310,7 +357,10 @@ class Results:
                 f"self.log({name!r}, {value!r}) of type {type(value).__name__}: only numbers, tensors of one element "
                 "and metric objects (update, compute, reset) can be logged."
             )
-        return torch.tensor(value, dtype=_kept_dtype(), device=self.run.device)
+        dtype = _kept_dtype()
+        if isinstance(value, Integral):
+            dtype = torch.int64 if -(2**63) <= value < 2**63 else torch.float64
+        return torch.tensor(value, dtype=dtype, device=self.run.device)
 
     def _single(self, name: str, value: Tensor) -> Tensor:
         if value.numel() != 1:
@@ -319,13 +369,6 @@ class Results:
                 "Reduce it first, e.g. with .mean()."
             )
         return value.squeeze()
-
-    def _as_float(self, name: str, value: Tensor) -> Tensor:
-        warn_once(
-            f"self.log({name!r}, ...) got a {value.dtype} tensor; it is averaged as {_kept_dtype()}. "
-            "Convert it to floating point to silence this."
-        )
-        return value.to(_kept_dtype())
 
     def _batch_size(self) -> int:
         if self.batch_size is None:
@@ -468,7 +511,7 @@ class Results:
             if saved["metric"] is not None:
                 slot.metric = self.run.module.get_submodule(saved["metric"])
             for part in _RUNNING:
-                setattr(slot, part, move_data_to_device(saved[part], self.run.device))
+                setattr(slot, part, move_data_to_device(saved.get(part, False), self.run.device))
             self.slots[fx, name, loader] = slot
 
 
@@ -477,6 +520,14 @@ class NoResults(Results):
 
     def log(self, name: str, value: Any, raw: tuple[Any, ...], batch_size: int | None, attribute: str | None) -> None:
         return
+
+
+def narrowest(number: Any) -> torch.dtype:
+    """The usual type for a whole number; of one that has more digits than that holds, a type that keeps them."""
+    kept = _kept_dtype()
+    if abs(number) <= 2 / torch.finfo(kept).eps:
+        return kept
+    return torch.float64 if abs(number) <= 2**53 or abs(number) >= 2**63 else torch.int64
 
 
 def _kept_dtype() -> torch.dtype:
@@ -509,7 +560,11 @@ def as_number(value: Any) -> float:
 
 def as_numbers(values: dict[str, Any]) -> dict[str, float]:
     """All of a row at once: one copy per device instead of one wait per value."""
-    on_device = {k: v for k, v in values.items() if isinstance(v, Tensor) and v.is_cuda and v.numel() == 1}
+    on_device = {
+        k: v
+        for k, v in values.items()
+        if isinstance(v, Tensor) and v.is_cuda and v.is_floating_point() and v.numel() == 1
+    }
     numbers: dict[str, float] = {}
     if on_device:
         stacked = torch.stack([v.detach().reshape(()).double() for v in on_device.values()])

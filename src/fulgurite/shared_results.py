@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fulgurite.results import NoResults, Options, Results, Slot, as_numbers
+from fulgurite.results import NoResults, Options, Results, Slot, as_numbers, narrowest
 from fulgurite.utilities.rank_zero import warn_once
 from fulgurite.utilities.tree import apply_to_collection, recursive_detach
 
@@ -32,7 +32,7 @@ class _Row(NamedTuple):
     metric: str | None  # the attribute of the module that holds the metric object
     total: float
     weight: float
-    dtype: str
+    dtype: str  # of a total of whole numbers what its digits need
 
 
 class SharedResults(Results):
@@ -72,7 +72,7 @@ class SharedResults(Results):
                 None if slot.metric is None else run.attribute_of(slot.metric),
                 numbers.get(str(i), 0.0),
                 float(slot.weight),
-                "" if slot.total is None else str(slot.total.dtype).removeprefix("torch."),
+                "whole" if slot.whole else "" if slot.total is None else str(slot.total.dtype).removeprefix("torch."),
             )
             for i, (key, slot) in enumerate(mine.items())
         }
@@ -93,11 +93,13 @@ class SharedResults(Results):
                 metrics[key] = slot
             else:
                 found = [(rows[key].total, rows[key].weight) for rows in all_rows if key in rows]
-                value = _combined(row.options.reduce, found)
-                self.values[key] = torch.tensor(value, dtype=getattr(torch, row.dtype), device=run.device)
+                value, whole = _combined(row.options.reduce, found), row.dtype == "whole"
+                dtype = narrowest(sum(total for total, _ in found)) if whole else getattr(torch, row.dtype)
+                self.values[key] = torch.tensor(value, dtype=dtype, device=run.device)
         if metrics:
             with _merged([slot.metric for slot in metrics.values()], run.strategy) as computed:
-                self.values.update(zip(metrics, computed, strict=True))
+                pairs = zip(metrics.items(), computed, strict=True)
+                self.values.update({key: slot.single(value) for (key, slot), value in pairs})
 
     def _empty_slot(self, key: Key, row: _Row) -> Slot:
         """Of a value that only other processes have logged."""
