@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import importlib.util
 import logging
 import re
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -293,6 +295,78 @@ def one_name_of_two_loaders(pl: Any) -> Any:
     return outcome(lambda: trainer.validate(model, [loader(3), loader(1)], verbose=False)[0])
 
 
+def validated_before_an_average_begins(pl: Any) -> Any:
+    def validation_step(self: Any, batch: Any, batch_idx: int) -> None:
+        self.seen.append(float(self.w))
+
+    late = pl.callbacks.EMAWeightAveraging(update_starting_at_step=1000)
+    model = module(pl, validation_step=validation_step)
+    fit(pl, model, loader(4), loader(1), callbacks=[late], num_sanity_val_steps=0)
+    return model.seen
+
+
+def epochs_where_the_metric_recovers(pl: Any) -> Any:
+    """Patience ends in the third epoch, min_epochs keeps the run going, and from the fourth on the metric falls."""
+
+    def validation_step(self: Any, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", [3.0, 4.0, 4.0, 2.0, 1.0, 0.0][self.trainer.current_epoch])
+
+    stop = pl.callbacks.EarlyStopping("val_loss", patience=2)
+    model = module(pl, validation_step=validation_step)
+    flags = {"max_epochs": 6, "min_epochs": 4, "callbacks": [stop], "num_sanity_val_steps": 0}
+    return fit(pl, model, loader(1), loader(1), **flags).current_epoch
+
+
+def patience_after_resuming(pl: Any) -> Any:
+    def run(patience: int, epochs: int, ckpt_path: Any = None) -> Any:
+        stop = pl.callbacks.EarlyStopping("loss", patience=patience)
+        fit(pl, module(pl), max_epochs=epochs, callbacks=[stop], ckpt_path=ckpt_path).save_checkpoint("saved.ckpt")
+        return stop.patience
+
+    run(3, 1)
+    return run(20, 2, "saved.ckpt")
+
+
+def held_while_validating(pl: Any) -> Any:
+    """The last training batch and what its step returned."""
+
+    def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
+        output = {"loss": self.w.sum(), "large": torch.zeros(5)}
+        self.held = {"batch": weakref.ref(batch), "output": weakref.ref(output["large"])}
+        return output
+
+    def on_validation_start(self: Any) -> None:
+        gc.collect()
+        self.seen = [name for name, what in self.held.items() if what() is not None]
+
+    model = module(pl, training_step=training_step, on_validation_start=on_validation_start)
+    fit(pl, model, loader(2), loader(1), num_sanity_val_steps=0)
+    return model.seen
+
+
+def weights_of_a_compiled_layer(pl: Any) -> Any:
+    """Saved with the layer compiled, loaded with it as it is."""
+
+    def layered(compiled: bool) -> Any:
+        model = module(pl)
+        model.w.requires_grad_(False)
+        model.layer = nn.Linear(1, 1)
+        if compiled:
+            model.layer = torch.compile(model.layer, backend="eager")
+        return model
+
+    def step(self: Any, batch: Any, batch_idx: int) -> Any:
+        return self.layer(batch).sum()
+
+    trained = layered(True)
+    type(trained).training_step = step
+    fit(pl, trained, loader(1)).save_checkpoint("compiled.ckpt")
+    plain = layered(False)
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, **OFF)
+    seen = outcome(lambda: trainer.validate(plain, loader(1), ckpt_path="compiled.ckpt", verbose=False))
+    return seen if isinstance(seen, str) else torch.equal(plain.layer.weight, trained.layer.weight)
+
+
 @dataclass
 class Difference:
     observe: Callable[[Any], Any]
@@ -365,6 +439,15 @@ DIFFERENCES = {
     "a resumed run draws what it would have drawn": Difference(dropout_after_resuming, "others", "the same"),
     "a reloaded loader is opened once": Difference(openings_of_reloaded_loaders, 5, 3),
     "batches are counted beside optimizer steps": Difference(steps_with_two_optimizers, (8, None), (8, 4)),
+    "until an average begins, the weights that are trained validate": Difference(
+        validated_before_an_average_begins, [0.0], [-4.0]
+    ),
+    "a metric that recovers before min_epochs takes the stop back": Difference(epochs_where_the_metric_recovers, 4, 6),
+    "a resumed EarlyStopping has the patience it is given now": Difference(patience_after_resuming, 3, 20),
+    "the last training batch is not held while validating": Difference(held_while_validating, ["batch", "output"], []),
+    "weights of a compiled layer load into the layer as it is": Difference(
+        weights_of_a_compiled_layer, text("RuntimeError", "_orig_mod"), True
+    ),
     "nothing is advertised": Difference(advertisements, True, False),
 }
 

@@ -65,7 +65,9 @@ class Agreement:
             *cast("DistributedStrategy", run.strategy).gather_numbers(mine), strict=True
         )
         self.exchanges += 1
-        self.should_stop = trainer.should_stop = any(stops)
+        self.should_stop = any(stops)
+        if self.should_stop and not trainer.should_stop:
+            trainer.should_stop = True
         self.validation_due = bool(clocks[0])
         self.logs_steps = any(steps)
         self.requeues = trainer._requeue_asked = any(requeues)

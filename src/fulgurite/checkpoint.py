@@ -101,7 +101,9 @@ def _exact_state(run: Run) -> dict[str, Any]:
     if run.train_results.row_is_due:
         state["row_is_due"] = True
     if done.in_epoch:
-        state["should_stop"] = bool(run.trainer.should_stop)
+        state["should_stop"] = bool(run.trainer._asked_to_stop)
+    if not run.finished():
+        state["stop_votes"] = sorted(run.trainer._stop_votes)
     if done.in_epoch and run.data.rng:
         state["loader"] = run.data.state_dict()
     in_window = not run.steps_after(done.batch) and done.batch > 0
@@ -275,8 +277,11 @@ def load_training(
     run.data.now = ours["rng"]
     # told to stop before the epoch was closed: so it is still, unless the callbacks that may have said so are gone
     same_callbacks = checkpoint.get("callbacks", {}).keys() <= {callback.state_key for callback in run.callbacks}
-    told = ours.get("should_stop", False) and same_callbacks
-    run.trainer.should_stop = run.trainer.should_stop or told  # on_fit_start may have said so already: a timer
+    if ours.get("should_stop", False) and same_callbacks:
+        run.trainer.should_stop = True
+    for callback in run.callbacks:  # one that is more patient now than the one that voted does not
+        if callback.state_key in ours.get("stop_votes", ()) and getattr(callback, "stopping_reason", True):
+            run.trainer._vote_to_stop(callback, True)
 
 
 def _load_optimizers(run: Run, checkpoint: dict[str, Any]) -> None:

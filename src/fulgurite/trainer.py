@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -218,6 +219,7 @@ class Trainer(OldMembers):
         # what happens
         self.state = TrainerState()
         self.progress = Progress()
+        self._stop_votes: set[str] = set()  # state keys of callbacks that may still change their mind
         self.should_stop = False
         self.received_sigterm = False
         self.datamodule: LightningDataModule | None = None
@@ -758,6 +760,20 @@ class Trainer(OldMembers):
             self._said.add(message)
             rank_zero_info(message)
 
+    # the wish to stop: read after each batch, so without a frame of ours
+    should_stop = property(attrgetter("_should_stop"), doc="Whether the fit is to end once min_epochs and min_steps are met.")
+
+    @should_stop.setter
+    def should_stop(self, stop: bool) -> None:
+        self._should_stop = self._asked_to_stop = stop
+        if not stop:
+            self._stop_votes.clear()
+
+    def _vote_to_stop(self, callback: Callback, stop: bool) -> None:
+        """A callback's wish to stop, which it may take back while min_epochs or min_steps keep the fit going."""
+        (self._stop_votes.add if stop else self._stop_votes.discard)(callback.state_key)
+        self._should_stop = self._asked_to_stop or bool(self._stop_votes)
+
     # what the module asks of its trainer
     @property
     def _wrapped_optimizers(self) -> list[Any]:
@@ -952,7 +968,10 @@ class Trainer(OldMembers):
 
     @property
     def estimated_stepping_batches(self) -> int | float:
-        """Optimizer steps that this fit will take; inf when that cannot be known. Loads the training loader."""
+        """Optimizer steps that this fit will take, at most. Loads the training loader.
+
+        Of a stream, whose batches nobody can count, max_steps: -1 where there is none. inf where nothing ends the fit.
+        """
         most = math.inf if self.max_steps == -1 else self.max_steps
         if self.max_epochs == -1:
             return most
@@ -963,7 +982,7 @@ class Trainer(OldMembers):
             run.data.open_train()
         batches = run.data.train_batches_count
         if batches == math.inf:
-            return most
+            return self.max_steps
         return min(most, math.ceil(batches / self.accumulate_grad_batches) * max(self.max_epochs, 1))
 
     # metrics

@@ -48,6 +48,58 @@ def test_min_epochs_outlasts_it():
     assert trainer.current_epoch == 4
 
 
+def test_a_metric_that_recovers_before_min_epochs_takes_the_stop_back():
+    stopping = EarlyStopping("val_loss", patience=2)
+    trainer = fit(stopping, model=Tiny([3, 4, 4, 2, 1, 0]), max_epochs=6, min_epochs=4)
+    assert (trainer.current_epoch, trainer.should_stop) == (6, False)
+    assert stopping.stopping_reason is EarlyStoppingReason.NOT_STOPPED and stopping.stopping_reason_message is None
+
+
+def test_a_metric_that_recovers_does_not_take_back_what_another_callback_asks():
+    recovers, exhausted = EarlyStopping("val_loss", patience=2), EarlyStopping("val_loss", mode="max", patience=5)
+    trainer = fit(recovers, exhausted, model=Tiny([9, 10, 11, 8, 7, 6, 5, 4]), max_epochs=8, min_epochs=4)
+    assert trainer.current_epoch == 8 and recovers.wait_count == 0
+    trainer = fit(
+        EarlyStopping("val_loss", patience=2),
+        EarlyStopping("val_loss", mode="max", divergence_threshold=2.5),
+        model=Tiny([3, 4, 5, 2, 1, 0]),
+        max_epochs=6,
+        min_epochs=4,
+    )
+    assert trainer.current_epoch == 4
+
+
+def test_a_metric_that_recovers_does_not_take_back_what_the_user_asks():
+    class Stops(Tiny):
+        def on_train_epoch_end(self):
+            if self.trainer.current_epoch == 2:
+                self.trainer.should_stop = True
+
+    model = Stops([3, 4, 4, 2, 1, 0])
+    assert fit(EarlyStopping("val_loss", patience=1), model=model, max_epochs=6, min_epochs=4).current_epoch == 4
+
+
+def test_a_resumed_run_has_the_patience_of_now_and_has_waited_as_long_as_before():
+    fit(EarlyStopping("val_loss", patience=2), ModelCheckpoint("out"), model=Tiny([1, 2, 3]), max_epochs=9)
+    patient = EarlyStopping("val_loss", patience=4)
+    saved, watch = "out/epoch=2-step=12.ckpt", ModelCheckpoint("out")
+    trainer = fit(patient, watch, model=Tiny([9]), max_epochs=9, ckpt_path=saved)
+    assert (patient.patience, patient.wait_count, trainer.current_epoch) == (4, 4, 5)
+    hasty = EarlyStopping("val_loss", patience=1)
+    assert fit(hasty, watch, model=Tiny([9]), max_epochs=9, ckpt_path=saved).current_epoch == 3
+
+
+def test_a_stop_that_waits_for_min_steps_survives_a_resume():
+    """Asked for at the end of the second epoch, it ends the run at step 10, in the middle of the third."""
+    flags = {"max_epochs": 9, "min_steps": 10}
+    whole = fit(EarlyStopping("val_loss", patience=1), ModelCheckpoint("out"), model=Tiny([1, 2]), **flags)
+    files = [ModelCheckpoint("two", save_top_k=-1) for _ in range(2)]
+    fit(EarlyStopping("val_loss", patience=1), files[0], model=Tiny([1, 2]), **flags)
+    resumed = EarlyStopping("val_loss", patience=1)
+    again = fit(resumed, files[1], model=Tiny([9]), ckpt_path="two/epoch=1-step=8.ckpt", **flags)
+    assert again.global_step == whole.global_step == 10
+
+
 def test_a_monitor_that_is_not_logged_is_an_error_at_the_first_check():
     with pytest.raises(RuntimeError, match="Did you mean 'val_loss'.*train_loss, train_mean, val_loss"):
         fit(EarlyStopping("val_los"))

@@ -100,6 +100,27 @@ def test_the_weights_stay_where_nothing_was_averaged():
     assert torch.equal(model.layer.weight, watch.steps[-1])
 
 
+def test_until_the_average_begins_the_weights_that_are_trained_validate_and_are_saved():
+    watch = Weights()
+    late = EMAWeightAveraging(decay=0.5, update_starting_at_step=6)  # in the second epoch
+    fit(late, watch, ModelCheckpoint("out", save_top_k=-1), max_epochs=2)
+    assert torch.equal(watch.validated[0], watch.steps[3])
+    saved = torch.load("out/epoch=0-step=4.ckpt", weights_only=True)
+    assert torch.equal(saved["state_dict"]["layer.weight"], watch.steps[3])
+    average = 0.5 * watch.steps[6] + 0.5 * watch.steps[7]
+    assert torch.allclose(watch.validated[1], average) and not torch.equal(watch.validated[1], watch.steps[7])
+
+
+def test_a_run_resumed_before_the_average_begins_is_the_uninterrupted_one():
+    def late():
+        return EMAWeightAveraging(decay=0.5, update_starting_at_step=6), ModelCheckpoint("out", save_top_k=-1)
+
+    whole, resumed = Tiny(), Tiny()
+    fit(*late(), model=whole, max_epochs=2)
+    fit(*late(), model=resumed, max_epochs=2, ckpt_path="out/epoch=0-step=4.ckpt")
+    assert torch.equal(whole.layer.weight, resumed.layer.weight)
+
+
 def test_testing_the_best_checkpoint_of_the_same_trainer_uses_the_average():
     watch, model = Weights(), Tiny()
     trainer = fit(EMAWeightAveraging(decay=0.5), ModelCheckpoint("out", monitor="val_loss"), watch, model=model)

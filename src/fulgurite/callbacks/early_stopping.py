@@ -113,9 +113,9 @@ class EarlyStopping(Callback):
         self.wait_count = state_dict["wait_count"]
         self.stopped_epoch = state_dict["stopped_epoch"]
         self.best_score = state_dict["best_score"]
-        self.patience = state_dict["patience"]
-        self.stopping_reason = EarlyStoppingReason(state_dict.get("stopping_reason", 0))
-        self.stopping_reason_message = state_dict.get("stopping_reason_message")
+        reason = EarlyStoppingReason(state_dict.get("stopping_reason", 0))
+        if reason != EarlyStoppingReason.PATIENCE_EXHAUSTED or self.wait_count >= self.patience:
+            self.stopping_reason, self.stopping_reason_message = reason, state_dict.get("stopping_reason_message")
 
     def _should_skip_check(self, trainer: Trainer) -> bool:
         return trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or bool(trainer.fast_dev_run)
@@ -131,10 +131,13 @@ class EarlyStopping(Callback):
         # a value of a single step differs from process to process, and ranks that disagree would wait for each other
         current = torch.as_tensor(trainer.strategy.broadcast(logged[self.monitor])).squeeze()
         should_stop, reason = self._evaluate_stopping_criteria(current)
+        trainer._vote_to_stop(self, should_stop)
         if should_stop:
-            trainer.should_stop = True
             self.stopped_epoch = trainer.current_epoch
             self.stopping_reason_message = reason
+        elif self.stopping_reason:  # min_epochs or min_steps kept the fit going, and the metric has recovered
+            self.stopped_epoch, self.stopping_reason_message = 0, None
+            self.stopping_reason = EarlyStoppingReason.NOT_STOPPED
         if reason and (should_stop or self.verbose):
             self._log_info(trainer, reason, self.log_rank_zero_only)
 

@@ -70,7 +70,7 @@ class WeightAveraging(Callback):
             self._latest_update_epoch = epoch
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._average.n_averaged:
+        if not self._has_begun:
             rank_zero_warn("WeightAveraging has averaged nothing: the module keeps the weights it has.")
             return
         with torch.no_grad():
@@ -79,7 +79,7 @@ class WeightAveraging(Callback):
         rank_zero_info("The averaged weights are the module's weights now.")
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == TrainerFn.FITTING:
+        if trainer.state.fn == TrainerFn.FITTING and self._has_begun:
             self._swap(pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -104,6 +104,8 @@ class WeightAveraging(Callback):
             )
             return
         state = self._average_model.state_dict()
+        if not self._has_begun:  # there is no average yet
+            state |= {_MODULE + name: value for name, value in checkpoint["state_dict"].items()}
         averaged = {name.removeprefix(_MODULE): v for name, v in state.items() if name.startswith(_MODULE)}
         live = checkpoint["state_dict"]
         if self._swapped:  # during a validation the module holds the average, and the live weights are beside it
@@ -125,6 +127,11 @@ class WeightAveraging(Callback):
         self._average_model.load_state_dict(averaged | checkpoint["averaging_state"])
         checkpoint["state_dict"] = live = checkpoint["current_model_state"]
         pl_module.load_state_dict(live, strict=pl_module.strict_loading)  # the average has been loaded already
+
+    @property
+    def _has_begun(self) -> bool:
+        """Whether the average holds anything; before, the weights are those that are trained."""
+        return bool(self._average.n_averaged)
 
     @property
     def _average(self) -> AveragedModel:

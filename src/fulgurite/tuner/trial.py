@@ -39,6 +39,7 @@ def quiet(trainer: Trainer, callbacks: list[Callback]) -> Trainer:
         validated_at=done.total_batch,
         plateau_at=done.total_batch,
     )
+    quiet._stop_votes = set()
     quiet.should_stop = False
     quiet._auto_lr_find = False
     quiet._metrics = Metrics()
