@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import importlib.util
 import logging
 import re
 import warnings
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -327,23 +325,6 @@ def patience_after_resuming(pl: Any) -> Any:
     return run(20, 2, "saved.ckpt")
 
 
-def held_while_validating(pl: Any) -> Any:
-    """The last training batch and what its step returned."""
-
-    def training_step(self: Any, batch: Any, batch_idx: int) -> Any:
-        output = {"loss": self.w.sum(), "large": torch.zeros(5)}
-        self.held = {"batch": weakref.ref(batch), "output": weakref.ref(output["large"])}
-        return output
-
-    def on_validation_start(self: Any) -> None:
-        gc.collect()
-        self.seen = [name for name, what in self.held.items() if what() is not None]
-
-    model = module(pl, training_step=training_step, on_validation_start=on_validation_start)
-    fit(pl, model, loader(2), loader(1), num_sanity_val_steps=0)
-    return model.seen
-
-
 def weights_of_a_compiled_layer(pl: Any) -> Any:
     """Saved with the layer compiled, loaded with it as it is."""
 
@@ -444,7 +425,6 @@ DIFFERENCES = {
     ),
     "a metric that recovers before min_epochs takes the stop back": Difference(epochs_where_the_metric_recovers, 4, 6),
     "a resumed EarlyStopping has the patience it is given now": Difference(patience_after_resuming, 3, 20),
-    "the last training batch is not held while validating": Difference(held_while_validating, ["batch", "output"], []),
     "weights of a compiled layer load into the layer as it is": Difference(
         weights_of_a_compiled_layer, text("RuntimeError", "_orig_mod"), True
     ),

@@ -15,6 +15,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
 import torch
@@ -254,10 +255,9 @@ class DataFlow:
         assert self._ahead is not None
         ahead, limit = self._ahead, self.train_batches_count
         i = done
-        for i, batch in enumerate(batches, done + 1):
-            yield batch, ahead.popleft() or i >= limit
-            if i >= limit:
-                return
+        while i < limit and (taken := list(islice(batches, 1))):
+            i += 1
+            yield taken.pop(), ahead.popleft() or i >= limit  # popped: no frame holds a batch while it waits
         if i == 0:
             raise _no_batch()
 
@@ -323,10 +323,10 @@ class DataFlow:
     def _counted(self, batches: Iterator[Any], count: int, done: int) -> Batches:
         for i in range(done + 1, count + 1):
             try:
-                batch = next(batches)
+                taken = [next(batches)]
             except StopIteration as stop:
                 raise RuntimeError(_ended_early(stop, i - 1, count)) from stop
-            yield batch, i == count
+            yield taken.pop(), i == count
 
     def _delivered(self, batches: Batches) -> Batches:
         run, results, transfer = self.run, self.run.results, self.run.transfer
@@ -344,7 +344,9 @@ class DataFlow:
             if transfer is not None:
                 batch = transfer(batch, 0)
             results.batch, results.batch_size = batch, None
-            yield batch, last
+            taken = [batch]
+            del batch
+            yield taken.pop(), last
 
     # exact resume
     def _resumed(self, epoch: int, skip: int) -> Batches:
@@ -554,7 +556,7 @@ class _LookingAhead:
 
 def _batches(loader: Any) -> Iterable[Any]:
     """What a loader yields; of a CombinedLoader the collections of batches, without their numbers."""
-    return (batch for batch, _, _ in loader) if isinstance(loader, CombinedLoader) else loader
+    return map(itemgetter(0), loader) if isinstance(loader, CombinedLoader) else loader
 
 
 def _share(loader: Any) -> Any:
@@ -650,13 +652,12 @@ def _restore_generator(generator: Any, state: Any) -> None:
 
 # looking ahead, and what goes wrong
 def _one_ahead(batches: Iterator[Any]) -> Batches:
-    current = next(batches, _END)
-    if current is _END:
+    following = list(islice(batches, 1))
+    if not following:
         raise _no_batch()
-    while current is not _END:
-        following = next(batches, _END)
-        yield current, following is _END
-        current = following
+    while taken := following:
+        following = list(islice(batches, 1))
+        yield taken.pop(), not following
 
 
 def _no_batch() -> ValueError:

@@ -375,6 +375,11 @@ class Results:
             self.batch_size = 1 if self.batch is None else extract_batch_size(self.batch)
         return self.batch_size
 
+    def let_go_of_batch(self) -> None:
+        """Keep of the batch what its epoch's end needs: the size, which weighs what is logged there."""
+        if self.batch is not None:
+            self.batch = torch.empty(first_size(self.batch) or 1, 0)
+
     def last_batch_done(self, batches: int) -> None:
         """An evaluation has seen its last batch, of `batches` here: epoch values may be read."""
         self.loader, self.at_end = None, True

@@ -659,6 +659,7 @@ class Run:
             self.data.open_evaluation(stage)
         before = self.results, self.fx, state.stage
         self.results.pull()
+        self.results.let_go_of_batch()
         results = self.eval_results.setdefault(stage, self.results_class(self, STAGES[stage].value))
         self.use(results)
         self.fx = f"{stage}_step"

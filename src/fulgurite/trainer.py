@@ -761,7 +761,9 @@ class Trainer(OldMembers):
             rank_zero_info(message)
 
     # the wish to stop: read after each batch, so without a frame of ours
-    should_stop = property(attrgetter("_should_stop"), doc="Whether the fit is to end once min_epochs and min_steps are met.")
+    should_stop = property(
+        attrgetter("_should_stop"), doc="Whether the fit is to end once min_epochs and min_steps are met."
+    )
 
     @should_stop.setter
     def should_stop(self, stop: bool) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from fulgurite import LightningModule, Trainer
+from fulgurite.utilities.tree import apply_to_collection
 from helpers.counting import Counting, fit, loader
 
 E4 = "t0 t1 t2 t3"
@@ -89,3 +94,62 @@ def test_the_schedule_may_be_changed_while_fit_runs(name: str, value: Any, seen:
 def test_the_interval_counts_batches_not_optimizer_steps() -> None:
     _, model = fit(val_check_interval=2, accumulate_grad_batches=4, limit_val_batches=1)
     assert model.seen("tvs|") == "t0 t1 v0 t2 t3 step v0 |"
+
+
+def own_batches() -> Any:
+    """A batch sampler whose length nobody believes, so that batches are looked ahead."""
+    return DataLoader(torch.ones(8, 2), batch_sampler=[[0, 1], [2, 3], [4, 5], [6, 7]])
+
+
+class Held(LightningModule):
+    """Looks, as each validation starts, whether anything still holds the last training batch and what its step gave."""
+
+    def __init__(self, moves: bool) -> None:
+        super().__init__()
+        self.layer, self.moves, self.seen = nn.Linear(2, 1), moves, [""]
+        self.given: dict[str, weakref.ref[Any]] = {}
+
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        return apply_to_collection(batch, torch.Tensor, torch.clone) if self.moves else batch
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, torch.Tensor]:
+        rows = batch[0] if isinstance(batch, list) else batch
+        loss = self.layer(rows).sum()
+        self.log("loss", loss, on_step=True, on_epoch=True)
+        large = torch.zeros(100)
+        self.given = {"batch": weakref.ref(rows), "output": weakref.ref(large)}
+        return {"loss": loss, "large": large}
+
+    def on_validation_start(self) -> None:
+        gc.collect()
+        self.seen.append(" ".join(name for name, what in self.given.items() if what() is not None))
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        pass
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("moves", [False, True], ids=["as it came", "moved"])
+@pytest.mark.parametrize("train", [lambda: loader(4), stream, own_batches, lambda: [loader(4), loader(4)]])
+def test_nothing_holds_the_last_training_batch_while_validation_runs(train: Any, moves: bool) -> None:
+    model = Held(moves)
+    off = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(max_epochs=1, val_check_interval=2, num_sanity_val_steps=0, enable_model_summary=False, **off)
+    trainer.fit(model, train(), loader(1))
+    assert model.seen == ["", "", ""]
+
+
+def test_what_the_epochs_end_logs_is_weighed_by_the_last_batch_also_after_a_validation() -> None:
+    class Ends(Held):
+        def on_train_epoch_end(self) -> None:
+            self.log("end", 0.9)  # 0.9 * 3 / 3 is not 0.9
+
+    off = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    seen = []
+    for validates in (0, 1):
+        trainer = Trainer(max_epochs=1, limit_val_batches=validates, enable_model_summary=False, **off)
+        trainer.fit(Ends(False), DataLoader(torch.ones(9, 2), 3), loader(1))
+        seen.append(trainer.callback_metrics["end"])
+    assert torch.equal(*seen) and seen[0] != torch.tensor(0.9)

@@ -115,27 +115,33 @@ class CombinedLoader(Iterable[Item]):
     def _together(self, opened: list[Iterator[Any]]) -> Iterator[Item]:
         if not opened:
             return
-        rule, cycle = _TOGETHER[self._mode], self._mode == "max_size_cycle"
-        limit = rule.length([self._limit(k) for k in range(len(opened))])
+        limit = _TOGETHER[self._mode].length([self._limit(k) for k in range(len(opened))])
         ended = [False] * len(opened)
         for i in itertools.count():
-            if i >= limit:
+            if i >= limit or (batches := self._one_of_each(opened, ended)) is None:
                 return
-            batches: list[Any] = []
-            for k, loader in enumerate(self._flattened):
-                batch = _END if ended[k] and not cycle else next(opened[k], _END)
-                if batch is _END:
-                    ended[k] = True
-                    if rule.is_over(ended):
-                        return
-                    batch = None
-                    if cycle:
-                        opened[k] = iter(loader)
-                        batch = next(opened[k], _END)
-                        if batch is _END:
-                            raise ValueError(f"loader {k} has no batches, so there is nothing to start again.")
-                batches.append(batch)
-            yield _filled(self._iterables, iter(batches)), i, 0
+            taken = [_filled(self._iterables, batches)]
+            del batches
+            yield taken.pop(), i, 0  # popped: no frame holds a batch while it waits
+
+    def _one_of_each(self, opened: list[Iterator[Any]], ended: list[bool]) -> Iterator[Any] | None:
+        """A batch of each loader, None of one that has ended; None in all where that is the end."""
+        rule, cycle = _TOGETHER[self._mode], self._mode == "max_size_cycle"
+        batches: list[Any] = []
+        for k, loader in enumerate(self._flattened):
+            batch = _END if ended[k] and not cycle else next(opened[k], _END)
+            if batch is _END:
+                ended[k] = True
+                if rule.is_over(ended):
+                    return None
+                batch = None
+                if cycle:
+                    opened[k] = iter(loader)
+                    batch = next(opened[k], _END)
+                    if batch is _END:
+                        raise ValueError(f"loader {k} has no batches, so there is nothing to start again.")
+            batches.append(batch)
+        return iter(batches)
 
 
 def loaders_of(loader: Any) -> list[Any]:
