@@ -20,6 +20,7 @@ from fulgurite.core.saving import classes_key, foreign_classes, plain_hparams
 from fulgurite.hooks import overrides
 from fulgurite.results import MetricSource
 from fulgurite.shared_results import merged_slots, merged_states
+from fulgurite.utilities.names import modules_as_in, weights_as_in
 from fulgurite.utilities.rank_zero import rank_zero_warn, warn_once
 from fulgurite.utilities.seed import collect_rng_state, restore_rng_state
 from fulgurite.utilities.tree import apply_to_collection
@@ -217,7 +218,7 @@ def load_weights(run: Run, checkpoint: dict[str, Any]) -> None:
             f"the checkpoint has no 'state_dict' (its keys: {', '.join(map(str, checkpoint))}): it is not a file that "
             "a trainer saved. Load bare weights with model.load_state_dict(torch.load(path))."
         )
-    run.strategy.load_state_dict(checkpoint["state_dict"], strict=module.strict_loading)
+    run.strategy.load_state_dict(weights_as_in(module, checkpoint["state_dict"]), strict=module.strict_loading)
 
 
 def load_callbacks(run: Run, checkpoint: dict[str, Any]) -> None:
@@ -259,7 +260,7 @@ def load_training(
     run.progress.load_state_dict(ours["progress"])
     run.data.load_state_dict(dict(ours.get("loader", {})))
     parts = dict(run.module.named_modules())
-    for name, metric_state in ours["metric_states"].items():
+    for name, metric_state in modules_as_in(run.module, ours["metric_states"]).items():
         if name in parts:  # else the module has other metrics now; the epoch's value of a new one begins here
             _load_metric(parts[name], metric_state, run.device)
     run.train_results.load_state_dict(ours["results"])
@@ -272,7 +273,7 @@ def load_training(
         run.train_results.published_at = run.progress.total_batch
     run.validated_time = time.monotonic() - ours["clocks"]["since_validation"]
     parameters = dict(run.module.named_parameters())
-    for name, gradient in ours.get("gradients", {}).items():
+    for name, gradient in weights_as_in(run.module, ours.get("gradients", {})).items():
         parameters[name].grad = run.strategy.placed(gradient, parameters[name])
     run.data.now = ours["rng"]
     # told to stop before the epoch was closed: so it is still, unless the callbacks that may have said so are gone

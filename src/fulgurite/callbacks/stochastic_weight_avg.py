@@ -17,6 +17,7 @@ from torch.optim.swa_utils import SWALR
 from fulgurite.callbacks.callback import Callback
 from fulgurite.utilities.combined_loader import CombinedLoader
 from fulgurite.utilities.exceptions import MisconfigurationException
+from fulgurite.utilities.names import weights_as_in
 from fulgurite.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from fulgurite.utilities.types import LRSchedulerConfig
 
@@ -154,7 +155,7 @@ class StochasticWeightAveraging(Callback):
         self._latest_update_epoch = state_dict["latest_update_epoch"]
         self._scheduler_state = state_dict["scheduler_state"]
         if self._average_model is not None and state_dict["average_model_state"] is not None:
-            self._average_model.load_state_dict(state_dict["average_model_state"])
+            self._average_model.load_state_dict(weights_as_in(self._average_model, state_dict["average_model_state"]))
 
     @property
     def _average(self) -> LightningModule:

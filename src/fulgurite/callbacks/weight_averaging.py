@@ -9,6 +9,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 from fulgurite.callbacks.callback import Callback
 from fulgurite.states import TrainerFn
+from fulgurite.utilities.names import weights_as_in
 from fulgurite.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 if TYPE_CHECKING:
@@ -121,11 +122,13 @@ class WeightAveraging(Callback):
             rank_zero_warn(
                 "The checkpoint was saved without WeightAveraging: the average begins with the weights it holds."
             )
-            self._average_model.module.load_state_dict(checkpoint["state_dict"], strict=pl_module.strict_loading)
+            state = weights_as_in(pl_module, checkpoint["state_dict"])
+            self._average_model.module.load_state_dict(state, strict=pl_module.strict_loading)
             return
         averaged = {_MODULE + name: value for name, value in checkpoint["state_dict"].items()}
-        self._average_model.load_state_dict(averaged | checkpoint["averaging_state"])
-        checkpoint["state_dict"] = live = checkpoint["current_model_state"]
+        averaged = weights_as_in(self._average_model, averaged | checkpoint["averaging_state"])
+        self._average_model.load_state_dict(averaged)
+        checkpoint["state_dict"] = live = weights_as_in(pl_module, checkpoint["current_model_state"])
         pl_module.load_state_dict(live, strict=pl_module.strict_loading)  # the average has been loaded already
 
     @property

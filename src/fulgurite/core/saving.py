@@ -28,6 +28,7 @@ from fulgurite.utilities.cloud_io import (
     written_whole,
 )
 from fulgurite.utilities.model_helpers import classmethod_only
+from fulgurite.utilities.names import weights_as_in
 from fulgurite.utilities.parsing import AttributeDict, is_picklable
 from fulgurite.utilities.rank_zero import rank_zero_warn, warn_once
 from fulgurite.utilities.tree import apply_to_collection
@@ -412,7 +413,7 @@ def _load_weights(module: Any, checkpoint: dict[str, Any], strict: bool | None) 
     strict = module.strict_loading if strict is None else strict
     module.configure_model()
     module.on_load_checkpoint(checkpoint)
-    missing, unexpected = module.load_state_dict(checkpoint["state_dict"], strict=strict)
+    missing, unexpected = module.load_state_dict(weights_as_in(module, checkpoint["state_dict"]), strict=strict)
     if missing:
         rank_zero_warn(f"The checkpoint has no weights for {', '.join(missing)}: these keep their initial values.")
     if unexpected:
