@@ -70,7 +70,7 @@ def train_epoch(run: Run) -> None:
         for hook in hooks.on_train_batch_end:
             hook(output, batch, done.batch - 1)
         run.results.publish_step()  # touches nothing unless a logger is due
-        batch = output = None  # validation may need their memory
+        del batch, output  # validation may need their memory
     if not done.epoch_closed:  # also when max_steps or should_stop ended it early
         done.epoch_closed = True
         for hook in hooks.on_train_epoch_end:

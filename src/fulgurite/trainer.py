@@ -760,16 +760,15 @@ class Trainer(OldMembers):
             self._said.add(message)
             rank_zero_info(message)
 
-    # the wish to stop: read after each batch, so without a frame of ours
-    should_stop = property(
-        attrgetter("_should_stop"), doc="Whether the fit is to end once min_epochs and min_steps are met."
-    )
-
-    @should_stop.setter
-    def should_stop(self, stop: bool) -> None:
+    # the wish to stop
+    def _ask_to_stop(self, stop: bool) -> None:
         self._should_stop = self._asked_to_stop = stop
         if not stop:
             self._stop_votes.clear()
+
+    should_stop = property(  # read after each batch, so without a frame of ours
+        attrgetter("_should_stop"), _ask_to_stop, doc="Whether the fit ends once min_epochs and min_steps are met."
+    )
 
     def _vote_to_stop(self, callback: Callback, stop: bool) -> None:
         """A callback's wish to stop, which it may take back while min_epochs or min_steps keep the fit going."""
