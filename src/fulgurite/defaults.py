@@ -277,7 +277,7 @@ def loggers_of(logger: Any, root: str, fast_dev_run: bool) -> list[Logger]:
     return list(logger) if isinstance(logger, Iterable) else [logger]
 
 
-def profiler_of(profiler: Profiler | str | None, log_dir: str | None) -> tuple[Profiler, Profiler | None]:
+def profiler_of(profiler: Profiler | str | None) -> tuple[Profiler, Profiler | None]:
     """The profiler to show, and the one to run: None where nothing is measured."""
     from fulgurite import profilers
 

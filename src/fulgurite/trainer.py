@@ -213,7 +213,7 @@ class Trainer(OldMembers):
         # who watches
         self._loggers: list[Logger] = loggers_of(flags.logger, self.default_root_dir, bool(fast_dev_run))
         self.enable_autolog_hparams = enable_autolog_hparams
-        self.profiler, self._active_profiler = profiler_of(profiler, self.log_dir)
+        self.profiler, self._active_profiler = profiler_of(profiler)
         self.callbacks: list[Callback] = default_callbacks(flags, callbacks, max_time)
 
         # what happens
@@ -563,7 +563,7 @@ class Trainer(OldMembers):
         self._old = adapt(run)
         self._check(fn)
         self.strategy.setup_environment()
-        self._share_versions()
+        self._take_versions(fn)
         self._prepare_data()
         if self._active_profiler is not None:
             self._active_profiler.setup(stage=fn, local_rank=self.local_rank, log_dir=self.log_dir)
@@ -673,8 +673,15 @@ class Trainer(OldMembers):
                 "the optimizer in every n-th training_step instead."
             )
 
-    def _share_versions(self) -> None:
-        """Loggers of every process write, or would, to the same folder: the one that process 0 found free."""
+    def _take_versions(self, fn: TrainerFn) -> None:
+        """Before anything is written: loggers of all processes share the folders that process 0 has made for this run.
+
+        An evaluation in one process may have nothing to log, and leaves it to the first row.
+        """
+        if fn == TrainerFn.FITTING or self.world_size > 1:
+            for logger in self.loggers:
+                if hasattr(logger, "take_version"):
+                    logger.take_version()
         if self.world_size == 1:
             return
         versions = self.strategy.broadcast([getattr(logger, "version", None) for logger in self.loggers])

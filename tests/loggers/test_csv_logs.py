@@ -3,8 +3,10 @@ from __future__ import annotations
 import csv
 import importlib.util
 import os
+import random
 import subprocess
 import sys
+import time
 from argparse import Namespace
 from pathlib import Path
 
@@ -12,9 +14,12 @@ import pytest
 import torch
 import yaml
 
-from fulgurite.callbacks import ModelCheckpoint
-from fulgurite.loggers import CSVLogger
+from fulgurite.callbacks import LambdaCallback, ModelCheckpoint
+from fulgurite.loggers import CSVLogger, TensorBoardLogger
+from fulgurite.loggers.csv_logs import ExperimentWriter
 from helpers.tiny import Tiny, fit
+
+needs_tensorboard = pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="needs tensorboard")
 
 
 def rows(logger: CSVLogger) -> list[dict[str, str]]:
@@ -63,12 +68,12 @@ def test_a_run_is_resumed_into_a_file_without_steps():
     assert raw(logger) == "a,step\r\n1,\r\n2,3\r\n"
 
 
-def test_rows_reach_the_disk_every_n_steps_by_themselves():
-    logger = CSVLogger("logs", flush_logs_every_n_steps=2)
-    logger.log_metrics({"a": 1}, step=0)
-    assert not Path(logger.log_dir, "metrics.csv").exists()
-    logger.log_metrics({"a": 2}, step=1)
-    assert [row["a"] for row in rows(logger)] == ["1", "2"]
+def test_a_row_is_on_disk_when_it_has_been_logged():
+    logger = CSVLogger("logs")
+    logger.log_metrics({"a": 1})
+    assert [row["a"] for row in rows(logger)] == ["1"]
+    logger.log_metrics({"a": 2})
+    assert [(row["a"], row["step"]) for row in rows(logger)] == [("1", "0"), ("2", "1")]
 
 
 def test_versions_count_up_and_names_are_taken_as_they_are():
@@ -161,19 +166,161 @@ def test_a_torn_last_line_is_dropped():
     assert raw(again) == "a,step\r\n1,0\r\n3,1\r\n"
 
 
-def test_sigkill_loses_no_saved_row(tmp_path):
-    script = """
-import os, signal
-from fulgurite.loggers import CSVLogger
-logger = CSVLogger("logs", version=0)
-for step in range(100):
-    logger.log_metrics({f"column{step // 10}": step}, step=step)
+class Counted(ExperimentWriter):
+    """Counts the bytes that go to the disk."""
+
+    def __init__(self, log_dir):
+        super().__init__(log_dir)
+        self.written, file = 0, self._file
+        for name in ("append", "overwrite", "write_anew"):
+
+            def counting(*arguments, act=getattr(file, name)):
+                self.written += len(arguments[-1])
+                act(*arguments)
+
+            setattr(file, name, counting)
+
+
+def test_a_new_column_in_each_row_costs_as_much_as_the_table_and_not_its_square():
+    writer = Counted("logs")
+    for step in range(2000):
+        writer.log_metrics({f"column_{step}": step}, step=step)
+        writer.save()
+    writer.finish()
+    content = Path(writer.metrics_file_path).read_bytes()
+    assert writer.written < 4 * len(content)
+    lines = list(csv.reader(content.decode().splitlines()))
+    assert lines[0] == sorted(lines[0])
+    assert len(lines) == 2001
+    assert all(row[lines[0].index(f"column_{i}")] == row[-1] == str(i) for i, row in enumerate(lines[1:]))
+
+
+def test_the_file_can_be_read_while_columns_are_not_yet_in_order():
+    writer = Counted("logs")
+    writer._credit = 0  # as in a long run
+    before = 0
+    for step in range(60):
+        writer.log_metrics({f"k,{step % 40}\n": "text\r\n\r\n" if step == 50 else step, "b": None}, step=step)
+        with open(writer.metrics_file_path, newline="", encoding="utf-8") as file:
+            found = list(csv.DictReader(file))
+        assert [row["step"] for row in found] == [str(i) for i in range(step + 1)]
+        assert found[step][f"k,{step % 40}\n"] == ("text\r\n\r\n" if step == 50 else str(step))
+        before += not writer._in_order
+    assert before > 20
+    again = ExperimentWriter("logs")
+    again.log_metrics({"z": 1}, step=60)
+    again.finish()
+    with open(writer.metrics_file_path, newline="", encoding="utf-8") as file:
+        header, *lines = csv.reader(file)
+    assert header == sorted({"b", "step", "z", *(f"k,{i}\n" for i in range(40))})
+    assert {len(line) for line in lines} == {len(header)}
+
+
+def test_two_writers_of_one_file_by_turns():
+    one, two = ExperimentWriter("logs"), ExperimentWriter("logs")
+    one.log_metrics({"a": 1}, step=0)
+    two.log_metrics({"b": 2}, step=1)
+    one.log_metrics({"a": 3}, step=2)
+    assert Path(one.metrics_file_path).read_bytes() == b"a,b,step\r\n1,,0\r\n,2,1\r\n3,,2\r\n"
+
+
+def test_odd_names_and_values():
+    logger = CSVLogger("logs")
+    odd = {"a,b": 1, 'say "x"': float("inf"), "정확도\n": float("nan"), "epoch": 2, "none": None, "": 3}
+    logger.log_metrics(odd, step=4)
     logger.save()
-logger.log_metrics({"lost": 1}, step=100)
-os.kill(os.getpid(), signal.SIGKILL)
+    (row,) = rows(logger)
+    assert row == {"a,b": "1", 'say "x"': "inf", "정확도\n": "nan", "epoch": "2", "none": "", "": "3", "step": "4"}
+    with pytest.raises(ValueError, match=r"'pair' is a tensor of shape \(2,\)"):
+        logger.log_metrics({"pair": torch.ones(2)})
+
+
+def test_a_metric_called_step_is_the_step_unless_another_is_given():
+    logger = CSVLogger("logs")
+    logger.log_metrics({"a": 1, "step": 7})
+    with pytest.warns(UserWarning, match="'step', 7, gives way to the row's own step, 8"):
+        logger.log_metrics({"a": 1, "step": 7}, step=8)
+    assert [row["step"] for row in rows(logger)] == ["7", "8"]
+
+
+def test_a_file_whose_rows_are_longer_than_its_header_is_left_as_it_is():
+    logger = CSVLogger("logs", version=0)
+    Path(logger.log_dir).mkdir(parents=True)
+    Path(logger.log_dir, "metrics.csv").write_text("a,step\n1,0,9\n")
+    with (
+        pytest.warns(UserWarning, match="rows are added"),
+        pytest.raises(ValueError, match="more cells than its header"),
+    ):
+        logger.log_metrics({"b": 2}, step=1)
+    assert raw(logger) == "a,step\n1,0,9\n"
+
+
+@pytest.mark.parametrize("version", [None, 3])
+@pytest.mark.parametrize("kind", [CSVLogger, pytest.param(TensorBoardLogger, marks=needs_tensorboard)])
+def test_a_folder_that_cannot_be_is_named_before_training(kind, version):
+    Path("logs").touch()
+    began = []
+    with pytest.raises(NotADirectoryError, match=f"{kind.__name__} cannot write there .*logs"):
+        fit(LambdaCallback(on_train_start=lambda *_: began.append(1)), logger=kind("logs", version=version))
+    assert not began
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+def test_a_full_disk_is_told_with_the_name_of_the_file():
+    logger = CSVLogger("logs", version=0)
+    Path(logger.log_dir).mkdir(parents=True)
+    Path(logger.log_dir, "metrics.csv").symlink_to("/dev/full")
+    logger.experiment._size = logger.experiment._file.size()
+    logger.experiment._set_keys(["a", "step"], room=0)
+    with pytest.raises(OSError, match=r"a row could not be logged: No space left.*metrics.csv"):
+        logger.log_metrics({"a": 1}, step=0)
+
+
+KILLED = """
+import sys
+import torch
+from helpers.tiny import Tiny, fit
+from fulgurite import Callback
+from fulgurite.loggers import CSVLogger, TensorBoardLogger
+
+class ByHand(Callback):
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        at = trainer.global_step
+        for logger in trainer.loggers:
+            logger.log_metrics({"by_hand": at, f"new_{at}": at}, step=at)
+        print(at, flush=True)
+
+fit(ByHand(), logger=[CSVLogger("logs", "csv"), TensorBoardLogger("logs", "tb")], max_epochs=10000, log_every_n_steps=1)
 """
-    subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": ":".join(sys.path)}, check=False)
-    assert [int(row["step"]) for row in rows(CSVLogger("logs", version=0))] == list(range(100))
+
+
+@pytest.mark.slow
+@needs_tensorboard
+@pytest.mark.parametrize("rows_before", [3, 40, 150])
+def test_sigkill_loses_no_logged_row(rows_before):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        for _ in range(rows_before):
+            said = process.stdout.readline()
+        time.sleep(random.random() / 20)
+        process.kill()
+        last = int(([said, *process.stdout.read().split("\n")[:-1]])[-1])
+    assert last >= rows_before
+    by_hand = [int(row["by_hand"]) for row in rows(CSVLogger("logs", "csv", version=0)) if row.get("by_hand")]
+    assert by_hand[:last] == list(range(1, last + 1))
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator("logs/tb/version_0", size_guidance={"scalars": 0}).Reload().Scalars("by_hand")
+    assert [e.step for e in events][:last] == list(range(1, last + 1))
+    again = CSVLogger("logs", "csv", version=0)
+    again.resume_from_step(10**6)
+    again.log_metrics({"z": 1}, step=10**6)
+    again.finalize("success")
+    header, *lines = csv.reader(raw(again).splitlines())
+    assert header == sorted(header)
+    assert len(lines) >= 2 * last
 
 
 WRITE = """

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import enum
+import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -128,6 +131,91 @@ def test_the_example_of_the_graph_goes_the_way_of_a_batch():
 def test_the_graph_needs_an_example():
     with pytest.warns(UserWarning, match="example_input_array"):
         fit(logger=TensorBoardLogger("logs", log_graph=True), max_epochs=1)
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_graph_by_hand(given):
+    model, logger = WithHparams(), TensorBoardLogger("logs", log_graph=True)
+    if given:
+        model.example_input_array = None
+    logger.log_graph(model, torch.zeros(2, 4) if given else None)
+    logger.finalize("success")
+    assert events(logger).Tags()["graph"] and model.training
+    with pytest.raises(RuntimeError, match="not attached"):
+        _ = model.trainer
+
+
+def test_a_graph_of_a_module_without_parameters_by_hand():
+    logger = TensorBoardLogger("logs", log_graph=True)
+    logger.log_graph(torch.nn.ReLU(), torch.zeros(2))
+    logger.finalize("success")
+    assert events(logger).Tags()["graph"]
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+ODD = {
+    **{f"tensor{n}": torch.ones([2] * n) for n in range(4)},
+    **{f"array{n}": np.ones([2] * n) for n in range(4)},
+    "single": torch.ones(1, 1),
+    "complex": torch.ones(1, dtype=torch.complex64),
+    "int64": np.int64(3),
+    "none": None,
+    "path": Path("a/b"),
+    "enum": Colour.RED,
+    "nested": {"a": {"b": [1, {"c": np.zeros(2)}]}, 1: 2},
+    "callable": max,
+    "nan": float("nan"),
+    "type": int,
+}
+
+
+def test_hyper_parameters_of_any_kind():
+    logger = TensorBoardLogger("logs")
+    with pytest.warns(UserWarning, match="hparams.yaml is written without tensor0"):
+        logger.log_hyperparams(ODD)
+    logger.finalize("success")
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    data = events(logger).summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    shown = HParamsPluginData.FromString(data).session_start_info.hparams
+    assert shown["single"].number_value == shown["array0"].number_value == shown["tensor0"].number_value == 1
+    assert shown["int64"].number_value == 3
+    assert "1., 1." in shown["tensor3"].string_value and "1. 1." in shown["array2"].string_value
+
+
+def test_the_file_of_hyper_parameters_is_there_when_there_are_none():
+    for version in (None, "mine"):
+        logger = TensorBoardLogger("logs", version=version)
+        fit(logger=logger, max_epochs=1, log_every_n_steps=1000, limit_train_batches=0)
+        assert yaml.safe_load(Path(logger.log_dir, "hparams.yaml").read_text()) == {}
+
+
+def test_the_file_of_hyper_parameters_follows_what_is_logged_and_leaves_another_runs_alone():
+    logger = TensorBoardLogger("logs", version=0)
+    for params in ({"a": 1}, {"b": 2}):
+        logger.log_hyperparams(params)
+    path = Path(logger.log_dir, "hparams.yaml")
+    assert yaml.safe_load(path.read_text()) == {"a": 1, "b": 2}
+    TensorBoardLogger("logs", version=0).log_hyperparams({"c": 3})
+    assert yaml.safe_load(path.read_text()) == {"a": 1, "b": 2}
+
+
+def test_a_row_is_on_disk_when_it_has_been_logged():
+    logger = TensorBoardLogger("logs")
+    for step in range(3):
+        logger.log_metrics({"a": step}, step)
+        assert scalars(logger) == {"a": [(i, float(i)) for i in range(step + 1)]}
+    logger.finalize("success")
+
+
+def test_without_tensorboard_it_says_so_when_it_is_made(monkeypatch):
+    for name in ("tensorboard", "tensorboardX"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'fulgurite\[tensorboard\]'"):
+        TensorBoardLogger("logs")
 
 
 def test_what_is_no_number_is_an_error():

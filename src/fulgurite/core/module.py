@@ -25,6 +25,16 @@ if TYPE_CHECKING:
     from fulgurite.trainer import Trainer
 
 
+@contextlib.contextmanager
+def seen_by_torchscript() -> Iterator[None]:
+    """While TorchScript looks at a module: at every attribute, the trainer's that is not there among them."""
+    LightningModule._jit_is_scripting = True
+    try:
+        yield
+    finally:
+        LightningModule._jit_is_scripting = False
+
+
 class LightningModule(HyperparametersMixin, ModelIO, nn.Module):
     """Say what happens to one batch; a `Trainer` does the rest.
 
@@ -67,7 +77,7 @@ class LightningModule(HyperparametersMixin, ModelIO, nn.Module):
         "hparams_initial",
     ]
     __jit_ignored_attributes__ = ["_hparams", "_hparams_initial"]
-    _jit_is_scripting = False  # TorchScript looks at every attribute, also at that of a trainer who is not there
+    _jit_is_scripting = False  # see seen_by_torchscript
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -649,15 +659,11 @@ class LightningModule(HyperparametersMixin, ModelIO, nn.Module):
         if method not in ("script", "trace"):
             raise ValueError(f"method={method!r} is not one of 'script' and 'trace'.")
         sample = self._export_sample(example_inputs) if method == "trace" else None
-        LightningModule._jit_is_scripting = True
-        try:
-            with in_eval_mode(self):
-                if method == "script":
-                    compiled = torch.jit.script(self, **kwargs)
-                else:
-                    compiled = torch.jit.trace(self, example_inputs=sample, **kwargs)  # type: ignore[no-untyped-call]  # as torch
-        finally:
-            LightningModule._jit_is_scripting = False
+        with seen_by_torchscript(), in_eval_mode(self):
+            if method == "script":
+                compiled = torch.jit.script(self, **kwargs)
+            else:
+                compiled = torch.jit.trace(self, example_inputs=sample, **kwargs)  # type: ignore[no-untyped-call]  # as torch
         if file_path is not None:
             torch.jit.save(compiled, str(file_path))
         return compiled

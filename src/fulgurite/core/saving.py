@@ -452,7 +452,7 @@ def _init_arguments(
 
 # hyper-parameters as YAML
 def save_hparams_to_yaml(
-    config_yaml: str | Path, hparams: Mapping[str, Any] | Namespace, use_omegaconf: bool = True
+    config_yaml: str | Path | RemotePath, hparams: Mapping[str, Any] | Namespace, use_omegaconf: bool = True
 ) -> None:
     """Write hyper-parameters as YAML; what YAML cannot hold is left out with a warning.
 
@@ -460,7 +460,7 @@ def save_hparams_to_yaml(
     """
     import yaml
 
-    path = Path(config_yaml)
+    path = path_of(config_yaml)
     if not path.parent.is_dir():
         raise RuntimeError(f"hyper-parameters cannot be written to {path}: the folder {path.parent} does not exist.")
     values = vars(hparams) if isinstance(hparams, Namespace) else hparams
@@ -473,7 +473,8 @@ def save_hparams_to_yaml(
             skipped.append(f"{key} ({type(value).__name__})")
     if skipped:
         warn_once(f"{path.name} is written without {', '.join(skipped)}: YAML holds numbers, text, lists and the like.")
-    path.write_text(yaml.dump(written), encoding="utf-8")
+    with written_whole(path) as file:
+        file.write(yaml.dump(written).encode())
 
 
 def _readable(value: Any) -> Any:
@@ -497,14 +498,14 @@ def _is_yaml(value: Any) -> bool:
     return type(value) in (type(None), bool, int, float, str)
 
 
-def load_hparams_from_yaml(config_yaml: str | Path, use_omegaconf: bool = True) -> dict[str, Any]:
+def load_hparams_from_yaml(config_yaml: str | Path | RemotePath, use_omegaconf: bool = True) -> dict[str, Any]:
     """Read hyper-parameters from YAML; tags of Python objects, other than tuples, are refused.
 
     `use_omegaconf` stands in Lightning's signature; nothing here needs that package.
     """
     import yaml
 
-    path = Path(local_path(config_yaml))
+    path = path_of(config_yaml)
     if not path.exists():
         raise FileNotFoundError(f"there is no file of hyper-parameters {path}.")
 

@@ -73,6 +73,9 @@ class Logger(ABC):
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:  # noqa: B027  # for those who can
         """A checkpoint callback has written a file."""
 
+    def take_version(self) -> None:  # noqa: B027  # for those who number their runs
+        """A run begins, and has a version for itself from now on; called by process 0 before it tells the others."""
+
     def resume_from_step(self, step: int) -> None:  # noqa: B027  # for those who can
         """The run goes on after `step` optimizer steps: what was logged for later ones will be logged again."""
 
@@ -142,6 +145,18 @@ def rank_zero_experiment(fn: Callable[[Any], T]) -> Callable[[Any], T | DummyExp
 def with_prefix(metrics: Mapping[str, T], prefix: str, joint: str) -> dict[str, T]:
     """Put the logger's prefix before each name."""
     return {f"{prefix}{joint}{name}" if prefix else name: value for name, value in metrics.items()}
+
+
+def plain(name: str, value: Any) -> Any:
+    """A metric without its tensor."""
+    if not hasattr(value, "detach"):
+        return value
+    if value.numel() != 1:
+        raise ValueError(
+            f"the metric {name!r} is a tensor of shape {tuple(value.shape)}; loggers take single numbers. Reduce it, "
+            "or log its parts under names of their own."
+        )
+    return value.item()
 
 
 def as_dict(params: Mapping[str, Any] | argparse.Namespace | None) -> dict[str, Any]:

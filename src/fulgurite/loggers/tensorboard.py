@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
-from fulgurite.core.module import LightningModule
+from fulgurite.core.module import LightningModule, seen_by_torchscript
 from fulgurite.core.saving import save_hparams_to_yaml
 from fulgurite.loggers.folder import FolderLogger
-from fulgurite.loggers.logger import as_dict, flat, rank_zero_experiment, with_prefix
+from fulgurite.loggers.logger import as_dict, flat, plain, rank_zero_experiment, with_prefix
+from fulgurite.utilities.cloud_io import path_of
 from fulgurite.utilities.rank_zero import rank_zero_only, rank_zero_warn
 from fulgurite.utilities.tree import move_data_to_device
 
@@ -30,8 +33,6 @@ class TensorBoardLogger(FolderLogger):
         trainer.logger.experiment.add_histogram("answers", values)  # the SummaryWriter itself
     """
 
-    NAME_HPARAMS_FILE = "hparams.yaml"
-
     def __init__(
         self,
         save_dir: str | Path,
@@ -43,6 +44,7 @@ class TensorBoardLogger(FolderLogger):
         sub_dir: str | Path | None = None,
         **kwargs: Any,
     ) -> None:
+        _package()
         super().__init__(os.path.expandvars(save_dir), _expanded(name), _expanded(version), prefix)
         self._log_graph = log_graph
         self._default_hp_metric = default_hp_metric
@@ -50,6 +52,7 @@ class TensorBoardLogger(FolderLogger):
         self._kwargs = kwargs
         self._experiment: SummaryWriter | None = None
         self.hparams: dict[str, Any] = {}
+        self._hparams_on_disk = False
 
     @property
     def sub_dir(self) -> str | None:
@@ -58,31 +61,29 @@ class TensorBoardLogger(FolderLogger):
 
     @property
     def log_dir(self) -> str:
-        return str(Path(super().log_dir, self.sub_dir or ""))
+        return str(path_of(self._version_dir) / (self.sub_dir or ""))
 
     @property
     @rank_zero_experiment
     def experiment(self) -> SummaryWriter:
         """The SummaryWriter; made, with its folder, when first asked for."""
         if self._experiment is None:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise ModuleNotFoundError(
-                    "TensorBoardLogger needs tensorboard: pip install 'fulgurite[tensorboard]'"
-                ) from error
-            Path(self.root_dir).mkdir(parents=True, exist_ok=True)
-            self._experiment = SummaryWriter(log_dir=self.log_dir, **self._kwargs)
+            self.take_version()
+            writer_of = importlib.import_module(_package()).SummaryWriter
+            self._experiment = writer_of(log_dir=self.log_dir, **self._kwargs)
         return self._experiment
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_experiment": None}
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         for name, value in with_prefix(metrics, self._prefix, self.LOGGER_JOIN_CHAR).items():
-            value = value.item() if isinstance(value, Tensor) else value
             if isinstance(value, dict):
                 self.experiment.add_scalars(name, value, step)
             else:
-                self._add_scalar(name, value, step)
+                self._add_scalar(name, plain(name, value), step)
+        self.experiment.flush()  # else a process that is killed takes what was logged in the last two minutes along
 
     def _add_scalar(self, name: str, value: Any, step: int | None) -> None:
         try:
@@ -106,18 +107,19 @@ class TensorBoardLogger(FolderLogger):
         """
         params = as_dict(params)
         self.hparams.update(params)
+        self._hparams_on_disk = False
         if metrics is None:
             metrics = {"hp_metric": -1} if self._default_hp_metric else {}
         elif not isinstance(metrics, dict):
             metrics = {"hp_metric": metrics}
-        if not metrics:
-            return
-        from torch.utils.tensorboard.summary import hparams
-
-        self.log_metrics(metrics, 0 if step is None else step)
-        writer: Any = self.experiment._get_file_writer()
-        for summary in hparams(_as_tensorboard_takes(params), metrics):  # type: ignore[no-untyped-call]  # torch's
-            writer.add_summary(summary)
+        if metrics:
+            self.log_metrics(metrics, 0 if step is None else step)
+            writer: Any = self.experiment._get_file_writer()
+            hparams = importlib.import_module(f"{_package()}.summary").hparams
+            for summary in hparams(_as_tensorboard_takes(params), metrics):
+                writer.add_summary(summary)
+        self.take_version()
+        self.save()
 
     @rank_zero_only
     def log_graph(self, model: nn.Module, input_array: Tensor | None = None) -> None:
@@ -131,30 +133,32 @@ class TensorBoardLogger(FolderLogger):
             )
             return
         example = _transferred(model, example)
-        if isinstance(example, dict):
-            self.experiment.add_graph(_ByName(model, list(example)), tuple(example.values()))
-        else:
-            self.experiment.add_graph(model, example)
+        with seen_by_torchscript():
+            if isinstance(example, dict):
+                self.experiment.add_graph(_ByName(model, list(example)), tuple(example.values()))
+            else:
+                self.experiment.add_graph(model, example)
 
     @rank_zero_only
     def save(self) -> None:
-        """Bring what was logged so far to disk, and hparams.yaml beside it, once."""
+        """Bring what was logged so far to disk, and hparams.yaml beside it."""
         if self._experiment is not None:
             self._experiment.flush()
-        path = Path(self.log_dir) / self.NAME_HPARAMS_FILE
-        if not path.is_file() and Path(self.log_dir).is_dir():
-            save_hparams_to_yaml(path, self.hparams)
+        if self._hparams_are_ours and not self._hparams_on_disk:
+            save_hparams_to_yaml(path_of(self.log_dir) / self.NAME_HPARAMS_FILE, self.hparams)
+            self._hparams_on_disk = True
 
     @rank_zero_only
     def resume_from_step(self, step: int) -> None:
         """Tell TensorBoard to hide what an interrupted run logged for later steps."""
-        if not Path(self.log_dir).is_dir():
+        if not path_of(self.log_dir).is_dir():
             return
         writer: Any = self.experiment._get_file_writer()
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-
-        writer.add_event(Event(step=step, file_version="brain.Event:2"))
-        writer.add_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
+        proto = "tensorboardX.proto" if _package() == "tensorboardX" else "tensorboard.compat.proto"
+        events = importlib.import_module(f"{proto}.event_pb2")
+        writer.add_event(events.Event(step=step, file_version="brain.Event:2"))
+        start = events.SessionLog(status=events.SessionLog.START)
+        writer.add_event(events.Event(step=step, session_log=start))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -181,8 +185,8 @@ def _expanded(part: Any) -> Any:
 
 def _transferred(model: nn.Module, example: Any) -> Any:
     """The example as a step gets its batch."""
-    device = next(model.parameters()).device
-    if not isinstance(model, LightningModule):
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    if not isinstance(model, LightningModule) or model._trainer is None:  # who says how it is transferred
         return move_data_to_device(example, device)
     example = model.on_before_batch_transfer(example, 0)
     example = model.transfer_batch_to_device(example, device, 0)
@@ -190,8 +194,23 @@ def _transferred(model: nn.Module, example: Any) -> Any:
 
 
 def _as_tensorboard_takes(params: dict[str, Any]) -> dict[str, Any]:
-    """Flat, and text for whatever is neither number, word nor tensor."""
+    """Flat, and text for whatever is neither number nor word."""
     return {
-        name: value if isinstance(value, (bool, int, float, str, Tensor)) else str(value)
-        for name, value in flat(params).items()
+        name: value if isinstance(value, (bool, int, float, str)) else str(value)
+        for name, value in ((name, _single(value)) for name, value in flat(params).items())
     }
+
+
+def _single(value: Any) -> Any:
+    """The number in a tensor or array of one element."""
+    size = value.numel() if isinstance(value, Tensor) else getattr(value, "size", None)
+    return value.item() if size == 1 and hasattr(value, "item") else value
+
+
+def _package() -> str:
+    """What writes event files: TensorBoard through torch, or else tensorboardX."""
+    if importlib.util.find_spec("tensorboard") is not None:
+        return "torch.utils.tensorboard"
+    if importlib.util.find_spec("tensorboardX") is not None:
+        return "tensorboardX"
+    raise ModuleNotFoundError("TensorBoardLogger needs tensorboard: pip install 'fulgurite[tensorboard]'")

@@ -201,8 +201,10 @@ class FunctionLauncher:
                 "one already, which a fork does not survive. Restart the kernel and leave CUDA alone before the "
                 "trainer (no .cuda(), no torch.cuda.* that asks a device), or use strategy='ddp_spawn'."
             )
-        for logger in trainer.loggers:
-            _ = logger.version  # ranks that each look for the next free number find different ones
+        for logger in trainer.loggers:  # here, where it is known when the processes have ended
+            if hasattr(logger, "take_version"):
+                logger.take_version()
+            _ = logger.version
         made = (trainer, name, arguments, collect_rng_state(), _torch_settings())
         work = made if method == "fork" else _by_value(made)
         store, address, port = open_store(self.strategy)
