@@ -355,6 +355,26 @@ class Difference:
     ours: Any
 
 
+def a_complex_buffer_in_half_precision(pl: Any) -> Any:
+    """A phase; without its imaginary part the numbers are others."""
+    model = module(pl)
+    model.register_buffer("phase", torch.tensor([0.5 + 0.5j]))
+    fit(pl, model, loader(1), precision="16-true")
+    return str(model.phase.dtype)
+
+
+def steps_of_a_closure_called_by_hand(pl: Any) -> Any:
+    """Under a GradScaler: `optimizer_closure()`, then `optimizer.step()`; four steps of 1 each."""
+
+    def by_hand(self: Any, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any) -> None:
+        optimizer_closure()
+        optimizer.step()
+
+    model = module(pl, optimizer_step=by_hand)
+    fit(pl, model, loader(4), plugins=pl.plugins.MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", 2.0)))
+    return float(model.w)
+
+
 def text(*parts: str) -> re.Pattern[str]:
     """A text that holds these, in this order."""
     return re.compile(".*".join(parts), re.DOTALL)
@@ -428,6 +448,10 @@ DIFFERENCES = {
     "weights of a compiled layer load into the layer as it is": Difference(
         weights_of_a_compiled_layer, text("RuntimeError", "_orig_mod"), True
     ),
+    "half precision keeps complex buffers complex": Difference(
+        a_complex_buffer_in_half_precision, "torch.float16", "torch.complex64"
+    ),
+    "a closure called by hand trains under a GradScaler too": Difference(steps_of_a_closure_called_by_hand, 0.0, -4.0),
     "nothing is advertised": Difference(advertisements, True, False),
 }
 

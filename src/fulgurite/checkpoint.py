@@ -50,8 +50,8 @@ def dump(trainer: Trainer, run: Run, loops: Callable[[Run], dict[str, Any]], wei
         checkpoint["callbacks"] = {cb.state_key: state for cb in run.callbacks if (state := cb.state_dict())}
         checkpoint["optimizer_states"] = [optimizer.state_dict() for optimizer in trainer.optimizers]
         checkpoint["lr_schedulers"] = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
-        if run.precision.scaler is not None:
-            checkpoint[run.precision.state_key] = run.precision.state_dict()
+        if state := run.precision.state_dict():
+            checkpoint[run.precision.state_key] = state
         if run.training:
             checkpoint[OURS] = _exact_state(run)
             if not run.alone:
@@ -250,7 +250,7 @@ def load_training(
     `progress_of` reads the counters of a file that Lightning wrote.
     """
     _load_optimizers(run, checkpoint)
-    if run.precision.scaler is not None and run.precision.state_key in checkpoint:
+    if run.precision.state_key in checkpoint:
         run.precision.load_state_dict(checkpoint[run.precision.state_key])
     ours = checkpoint.get(OURS)
     if ours is None:

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
 from fulgurite.callbacks.prediction_writer import BasePredictionWriter
+from fulgurite.machine.precision import Precision
 from fulgurite.machine.requeue import requeue
 from fulgurite.shards import (
     TRUE_LENGTHS,
@@ -680,7 +681,7 @@ def _ended_early(stop: StopIteration | None, done: int, count: int, stage: str =
 def own_transfer(run: Run) -> Callable[[Any, int], Any] | None:
     """Everything that happens to a batch between loader and step, as one function; None where nothing does."""
     steps: list[Callable[[Any, int], Any]] = []
-    if run.precision.casts_inputs:
+    if type(run.precision).convert_input is not Precision.convert_input:
         steps.append(lambda batch, k: run.precision.convert_input(batch))
     before = run.data_hook("on_before_batch_transfer")
     transfer = run.data_hook("transfer_batch_to_device")

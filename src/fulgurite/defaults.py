@@ -201,8 +201,21 @@ def _check_plugins(flags: Flags, given: dict[str, Any]) -> None:
             raise NotImplementedError(
                 f"plugins: {type(plugin).__name__} is neither a Precision nor a CheckpointIO nor a ClusterEnvironment."
             )
-    if flags.plugin(Precision) is not None and given["precision"] is not None:
-        raise ValueError("a Precision plugin and the argument precision say the same thing twice; pass one of them.")
+    precisions = [plugin for plugin in flags.plugins if isinstance(plugin, Precision)]
+    if len(precisions) + (given["precision"] is not None) > 1:
+        raise ValueError(
+            f"plugins has {' and '.join(type(plugin).__name__ for plugin in precisions)}, and precision="
+            f"{given['precision']!r}: a Precision plugin and the argument precision say the same thing. Pass one."
+        )
+    for plugin in precisions:
+        if ignored := [name for name in _STEPS_OF_LIGHTNING if hasattr(plugin, name)]:
+            raise NotImplementedError(
+                f"plugins: {type(plugin).__name__} defines {', '.join(ignored)}, which nobody would call. Override "
+                "the module's backward, optimizer_step or configure_gradient_clipping instead."
+            )
+
+
+_STEPS_OF_LIGHTNING = ("pre_backward", "backward", "post_backward", "optimizer_step", "clip_gradients")
 
 
 _START_METHODS = {"ddp": "popen", "ddp_spawn": "spawn", "ddp_fork": "fork", "ddp_notebook": "fork"}

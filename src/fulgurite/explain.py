@@ -63,8 +63,8 @@ class Settled:
             self.idle_acts |= {"loss = run.precision.scale(loss)", "run.precision.unscale(optimizer)"}
         if not automatic or (run.own_clipping is None and not trainer.gradient_clip_val):
             self.idle_acts.add("run.clip_gradients(optimizer)")
-        if run.precision.precision == "32-true":
-            self.idle_contexts.add("run.precision.forward()")
+        if run.precision.around("train") is None:
+            self.idle_contexts.add("run.in_precision()")
         if run.world_size == 1:
             self.idle_contexts.add("run.strategy.gradient_sync(stepping)")
             if k == 1:

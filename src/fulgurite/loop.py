@@ -84,7 +84,7 @@ def train_epoch(run: Run) -> None:
 def train_batch(run: Run, batch: Any, i: int) -> dict[str, Any]:
     done, hooks, module = run.progress, run.hooks, run.module
     if not module.automatic_optimization:  # the user steps any number of optimizers (and schedulers)
-        with run.precision.forward():
+        with run.in_precision():
             return run.as_output(run.training_step(batch, i))
     optimizer, k = run.optimizers[0], run.accumulate_grad_batches
     output: dict[str, Any] = {}
@@ -93,7 +93,7 @@ def train_batch(run: Run, batch: Any, i: int) -> dict[str, Any]:
     def closure() -> Tensor | None:
         """Forward and backward; LBFGS calls it several times in one step."""
         with run.strategy.gradient_sync(stepping):  # DDP's no_sync while accumulating
-            with run.precision.forward():
+            with run.in_precision():
                 output.update(run.as_output(run.training_step(batch, i)))
             if i % k == 0:
                 for hook in hooks.on_before_zero_grad:

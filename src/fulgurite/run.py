@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import time
@@ -114,6 +115,7 @@ class Run:
         self.transfer = own_transfer(self)
         training_step = self._profiled("training_step", self.strategy.step("training_step"))
         self.training_step = self._taking_batch_idx(training_step)
+        self.in_precision = self.precision.around("train") or contextlib.nullcontext
         self.backward = self._method("backward")
         if not self.alone:
             self.training_step = self._among_others(self.training_step)
@@ -139,6 +141,16 @@ class Run:
             )
         for optimizer in optimizers:
             self.precision.check_clipping(optimizer, self.trainer.gradient_clip_val)
+
+    def connect_precision(self) -> None:
+        """Let a precision of the user's own look at what was set up; what it returns is trained."""
+        trainer, model = self.trainer, self.strategy.model
+        assert model is not None  # it was set up
+        connected = self.precision.connect(model, trainer._optimizers, trainer.lr_scheduler_configs)
+        self.strategy.model, trainer._optimizers, trainer.lr_scheduler_configs = connected
+        if self.training:
+            self.schedulers = trainer.lr_scheduler_configs
+            self.use_optimizers(trainer._optimizers)
 
     def use_optimizers(self, optimizers: list[Optimizer]) -> None:
         """From here on these are stepped."""
@@ -570,13 +582,20 @@ class Run:
         else:
             if isinstance(optimizer, LBFGS):
                 raise MisconfigurationException("LBFGS does not work with a GradScaler; use precision='bf16-mixed'.")
-            loss = closure() if closure is not None else None
-            self.before_step(self, optimizer)
-            manual = not self.module.automatic_optimization
-            result = self.precision.step(optimizer, **kwargs) if manual or loss is not None else None
+            if closure is not None and closure() is None and self.module.automatic_optimization:
+                self._before_no_step(optimizer)  # a skipped batch has no gradients to unscale
+                result = None
+            else:
+                self.before_step(self, optimizer)
+                result = self.precision.step(optimizer, **kwargs)
         if not self.module.automatic_optimization:
             self.progress.global_step += 1
         return result
+
+    def _before_no_step(self, optimizer: Optimizer) -> None:
+        for hook in self.hooks.on_before_optimizer_step:
+            hook(optimizer)
+        self.clip_gradients(optimizer)
 
     def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         loss = self.precision.scale(loss)
@@ -712,12 +731,12 @@ class Run:
         if _positions(getattr(self.module, f"{stage}_step")) == 1:
             one_argument = step
             step = lambda batch, *_: one_argument(batch)  # noqa: E731
-        if self.precision.precision == "32-true":
+        context = self.precision.around(stage)
+        if context is None:
             return step
-        forward = self.precision.forward
 
         def in_precision(*args: Any) -> Any:
-            with forward():
+            with context():
                 return step(*args)
 
         return in_precision

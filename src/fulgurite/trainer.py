@@ -44,7 +44,7 @@ from fulgurite.hooks import calls, for_module, overrides
 from fulgurite.machine.accelerators import Accelerator, accelerator_of
 from fulgurite.machine.devices import resolve_devices
 from fulgurite.machine.environments import ClusterEnvironment, environment_of
-from fulgurite.machine.precision import Precision
+from fulgurite.machine.precision import Precision, precision_of
 from fulgurite.machine.signals import handled
 from fulgurite.machine.strategy import Strategy, TorchCheckpointIO
 from fulgurite.progress import Progress
@@ -180,7 +180,7 @@ class Trainer(OldMembers):
         self.accelerator: Accelerator = accelerator_of(chosen.kind)
         self.num_nodes = num_nodes
         self.strategy: Strategy = strategy_of(strategy, chosen, num_nodes, flags.plugin(ClusterEnvironment))
-        self.precision_plugin: Precision = flags.plugin(Precision) or Precision(precision, self.strategy.root_device)
+        self.precision_plugin: Precision = flags.plugin(Precision) or precision_of(precision, self.strategy.root_device)
         if (checkpoint_io := flags.plugin(TorchCheckpointIO)) is not None:
             self.strategy.checkpoint_io = checkpoint_io
         self.sync_batchnorm, self.use_distributed_sampler = sync_batchnorm, use_distributed_sampler
@@ -585,6 +585,7 @@ class Trainer(OldMembers):
             run.progress = Progress(**self.progress.state_dict())
             run.progress.eval_batches = {}
             run.transfer = own_transfer(run)
+            run.connect_precision()
             self._log_hparams(run)
 
     def _set_up_model(self, run: Run) -> None:
@@ -597,6 +598,7 @@ class Trainer(OldMembers):
         before, run.fx = run.fx, "configure_optimizers"
         run.configure_optimizers()
         run.fx = before
+        run.connect_precision()
         self._call(run, "on_fit_start")
         self._log_hparams(run)
         run.resolve_training()
@@ -841,7 +843,7 @@ class Trainer(OldMembers):
     @contextlib.contextmanager
     def init_module(self, empty_init: bool | None = None) -> Iterator[None]:
         """Modules created inside have their parameters on the device and in the precision of this trainer."""
-        with self.precision_plugin.init_context(), self.strategy.root_device:
+        with self.precision_plugin.module_init_context(), self.strategy.root_device:
             yield
 
     def print(self, *args: Any, **kwargs: Any) -> None:

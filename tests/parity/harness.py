@@ -267,7 +267,7 @@ def play(pl: Any, case: Case, root: Path, watch: bool = True) -> dict[str, Any]:
         trainer = pl.Trainer(
             callbacks=list(callbacks),  # Lightning adds to the list that it is given
             default_root_dir=root,
-            **{k: v for k, v in flags.items() if v != "absent"},
+            **{k: v(pl) if inspect.isfunction(v) else v for k, v in flags.items() if v != "absent"},
         )
         seen["returned"] = plain(case.act(trainer, module, case, pl))
     except Exception as error:

@@ -219,7 +219,7 @@ class StochasticWeightAveraging(Callback):
         batches = (batch for batch, _, _ in loader) if isinstance(loader, CombinedLoader) else loader
         with _measuring(pl_module), torch.no_grad():
             for i, batch in enumerate(islice(batches, None if math.isinf(count) else int(count))):
-                with trainer.precision_plugin.forward():
+                with trainer.precision_plugin.train_step_context():
                     step(batch if transfer is None else transfer(batch, 0), i)
 
 

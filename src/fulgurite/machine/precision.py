@@ -1,4 +1,4 @@
-"""The number formats of training: one frozen row for each of Lightning's names."""
+"""The number formats of training: one frozen row for each of Lightning's names, one class for each kind."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +23,6 @@ class Format:
 
     weights: torch.dtype  # of parameters and floating-point inputs
     autocast: torch.dtype | None = None
-    scaled: bool = False  # gradients of float16 vanish without a GradScaler
 
 
 FORMATS = {
@@ -32,7 +30,7 @@ FORMATS = {
     "64-true": Format(torch.float64),
     "16-true": Format(torch.float16),
     "bf16-true": Format(torch.bfloat16),
-    "16-mixed": Format(torch.float32, autocast=torch.float16, scaled=True),
+    "16-mixed": Format(torch.float32, autocast=torch.float16),
     "bf16-mixed": Format(torch.float32, autocast=torch.bfloat16),
 }
 ALIASES = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
@@ -70,49 +68,72 @@ class _DefaultDtype:
 
 
 _NOTHING = contextlib.nullcontext()
-
-
-def _nothing() -> AbstractContextManager[Any]:
-    return _NOTHING
+# torch's own casts of a module; they leave complex parameters and buffers alone, as `to(dtype)` does not
+_CASTS = {torch.float64: nn.Module.double, torch.float16: nn.Module.half, torch.bfloat16: nn.Module.bfloat16}
 
 
 class Precision:
-    """The precision of one trainer: hands out contexts, casts inputs, scales losses."""
+    """The precision of one trainer: hands out contexts, casts inputs, scales losses. This one is "32-true".
 
-    def __init__(self, precision: str | int | None = None, device: torch.device | str = "cpu") -> None:
-        self.precision = canonical(precision)
-        device_type = torch.device(device).type
-        if self.precision == "16-mixed" and device_type == "cpu":
-            rank_zero_warn(
-                "precision='16-mixed' on CPU: float16 autocast is for GPUs, so this run uses 'bf16-mixed'. "
-                "Write precision='bf16-mixed' to say so yourself."
-            )
-            self.precision = "bf16-mixed"
-        self.format = FORMATS[self.precision]
-        self.scaler = torch.amp.GradScaler(device_type) if self.format.scaled else None
-        self.casts_inputs = self.format.weights is not torch.float32
-        self.forward: Callable[[], AbstractContextManager[Any]]  # resolved once; the loop enters it around each step
-        if self.format.autocast is not None:
-            autocast = self.format.autocast
-            # cache_enabled=False: a weight first cast under no_grad would be reused without its gradient
-            self.forward = partial(torch.autocast, device_type, dtype=autocast, cache_enabled=False)
-        elif self.casts_inputs:
-            self.forward = partial(_DefaultDtype, self.format.weights)
-        else:
-            self.forward = _nothing
+    Subclass it, or one of those below, and pass an object in `Trainer(plugins=...)`.
+    """
 
-    def convert_module(self, module: nn.Module) -> nn.Module:
-        return module.to(self.format.weights) if self.casts_inputs else module
+    precision: str = "32-true"
+    scaler: torch.amp.GradScaler | None = None
 
-    def convert_input(self, batch: Any) -> Any:
-        """Floating-point tensors of a batch in the type of the weights; the rest as it is."""
-        dtype = self.format.weights
-        return apply_to_collection(batch, Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t)
+    @property
+    def format(self) -> Format:
+        return FORMATS[canonical(self.precision)]
 
-    def init_context(self) -> AbstractContextManager[Any]:
+    def connect(
+        self, model: nn.Module, optimizers: list[Optimizer], lr_schedulers: list[Any]
+    ) -> tuple[nn.Module, list[Optimizer], list[Any]]:
+        """Called once they are set up; what it returns is trained."""
+        return model, optimizers, lr_schedulers
+
+    # contexts
+    def forward_context(self) -> AbstractContextManager[Any]:
+        """Around each step of the module."""
+        return _NOTHING
+
+    def train_step_context(self) -> AbstractContextManager[Any]:
+        return self.forward_context()
+
+    def val_step_context(self) -> AbstractContextManager[Any]:
+        return self.forward_context()
+
+    def test_step_context(self) -> AbstractContextManager[Any]:
+        return self.forward_context()
+
+    def predict_step_context(self) -> AbstractContextManager[Any]:
+        return self.forward_context()
+
+    def tensor_init_context(self) -> AbstractContextManager[Any]:
+        """Tensors created inside have the type of the weights."""
+        return _NOTHING
+
+    def module_init_context(self) -> AbstractContextManager[Any]:
         """Parameters created inside have the type of the weights."""
-        return _DefaultDtype(self.format.weights)
+        return self.tensor_init_context()
 
+    def around(self, stage: str) -> Callable[[], AbstractContextManager[Any]] | None:
+        """What to enter around the steps of "train", "validation", "test" or "predict"; None where it does nothing."""
+        own = {"validation": "val"}.get(stage, stage) + "_step_context"
+        name = own if getattr(type(self), own) is not getattr(Precision, own) else "forward_context"
+        return getattr(self, name) if getattr(type(self), name) is not getattr(Precision, name) else None
+
+    # types
+    def convert_module(self, module: nn.Module) -> nn.Module:
+        return module
+
+    def convert_input(self, data: Any) -> Any:
+        """A batch in the type of the weights."""
+        return data
+
+    def convert_output(self, data: Any) -> Any:
+        return data
+
+    # the optimizer's step
     def scale(self, loss: Tensor) -> Tensor:
         return loss if self.scaler is None else self.scaler.scale(loss)
 
@@ -135,12 +156,99 @@ class Precision:
                 "before it. Use fused=False, 'bf16-mixed', or no clipping."
             )
 
-    # a checkpoint keeps the scaler under Lightning's name
-    state_key = "MixedPrecision"
+    # checkpoints
+    @property
+    def state_key(self) -> str:
+        """The state's place in a checkpoint, which is Lightning's."""
+        return type(self).__qualname__
 
     def state_dict(self) -> dict[str, Any]:
         return {} if self.scaler is None else self.scaler.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self.scaler is not None and state:
-            self.scaler.load_state_dict(state)
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.scaler is not None and state_dict:
+            self.scaler.load_state_dict(state_dict)
+
+
+class MixedPrecision(Precision):
+    """Autocast to float16 or bfloat16, weights in float32.
+
+    Args:
+        precision: "16-mixed" or "bf16-mixed".
+        device: type of the device to autocast on, such as "cuda" or "cpu".
+        scaler: of the losses under "16-mixed", whose gradients would vanish; by default `torch.amp.GradScaler(device)`.
+    """
+
+    def __init__(
+        self,
+        precision: Literal["16-mixed", "bf16-mixed"],
+        device: str | torch.device,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> None:
+        self.precision, self.device = _one_of(self, precision, "16-mixed", "bf16-mixed"), torch.device(device).type
+        if scaler is not None and precision == "bf16-mixed":
+            raise MisconfigurationException(
+                f"MixedPrecision('bf16-mixed', scaler={type(scaler).__name__}(...)): bfloat16 has the range of float32 "
+                "and no gradient vanishes. Leave the scaler out, or write '16-mixed'."
+            )
+        self.scaler = torch.amp.GradScaler(self.device) if scaler is None and precision == "16-mixed" else scaler
+
+    def autocast_context_manager(self) -> torch.autocast:
+        # cache_enabled=False: a weight first cast under no_grad would be reused without its gradient
+        return torch.autocast(self.device, dtype=self.format.autocast, cache_enabled=False)
+
+    def forward_context(self) -> AbstractContextManager[Any]:
+        return self.autocast_context_manager()
+
+
+class _WholePrecision(Precision):
+    """Weights, inputs and arithmetic in one type."""
+
+    def tensor_init_context(self) -> AbstractContextManager[Any]:
+        return _DefaultDtype(self.format.weights)
+
+    def forward_context(self) -> AbstractContextManager[Any]:
+        return self.tensor_init_context()
+
+    def convert_module(self, module: nn.Module) -> nn.Module:
+        return _CASTS[self.format.weights](module)
+
+    def convert_input(self, data: Any) -> Any:
+        """Floating-point tensors of a batch in the type of the weights; the rest, complex ones too, as it is."""
+        dtype = self.format.weights
+        return apply_to_collection(data, Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t)
+
+
+class HalfPrecision(_WholePrecision):
+    """Weights, inputs and arithmetic in float16 or bfloat16."""
+
+    def __init__(self, precision: Literal["16-true", "bf16-true"] = "16-true") -> None:
+        self.precision = _one_of(self, precision, "16-true", "bf16-true")
+
+
+class DoublePrecision(_WholePrecision):
+    """Weights, inputs and arithmetic in float64."""
+
+    precision = "64-true"
+
+
+def _one_of(plugin: Precision, given: str, *names: str) -> str:
+    if given not in names:
+        raise ValueError(f"{type(plugin).__name__}(precision={given!r}): it is one of {', '.join(map(repr, names))}.")
+    return given
+
+
+def precision_of(name: str | int | None, device: torch.device) -> Precision:
+    """What `Trainer(precision=name)` asks for."""
+    full: Any = canonical(name)  # one of FORMATS, which no type says
+    if full == "16-mixed" and device.type == "cpu":
+        rank_zero_warn(
+            "precision='16-mixed' on CPU: float16 autocast is for GPUs, so this run uses 'bf16-mixed'. Write "
+            "precision='bf16-mixed' to say so yourself, or plugins=MixedPrecision('16-mixed', 'cpu') for float16."
+        )
+        full = "bf16-mixed"
+    if full in ("16-mixed", "bf16-mixed"):
+        return MixedPrecision(full, device)
+    if full in ("16-true", "bf16-true"):
+        return HalfPrecision(full)
+    return DoublePrecision() if full == "64-true" else Precision()

@@ -114,7 +114,7 @@ class ModelSummary:
         model: Any = self._model
         example = move_data_to_device(model.example_input_array, model.device)
         trainer = getattr(model, "_trainer", None)
-        precision = trainer.precision_plugin.forward() if trainer is not None else contextlib.nullcontext()
+        precision = trainer.precision_plugin.forward_context() if trainer is not None else contextlib.nullcontext()
         counter = FlopCounterMode(display=False)
         with in_eval_mode(model), torch.no_grad(), precision, counter:
             if isinstance(example, dict):
