@@ -14,6 +14,12 @@ import pytest
 import torch
 
 from fulgurite.utilities import rank_zero
+from helpers.extras import (  # noqa: F401  pytest finds its hooks here
+    pytest_configure,
+    pytest_make_collect_report,
+    pytest_runtest_makereport,
+    pytest_runtest_setup,
+)
 
 torch.set_num_threads(1)
 

@@ -12,8 +12,8 @@ import torch
 import yaml
 from torch import nn
 
-pytest.importorskip("jsonargparse")
-pytest.importorskip("typeshed_client", reason="jsonargparse[signatures]")
+pytest.importorskip("jsonargparse", reason="needs the extra cli")
+pytest.importorskip("typeshed_client", reason="needs the extra cli")
 
 from fulgurite import LightningModule, Trainer
 from fulgurite.callbacks import EarlyStopping, ModelCheckpoint, Timer

@@ -470,7 +470,6 @@ def test_ours(name: str) -> None:
 
 
 @pytest.mark.parity
-@pytest.mark.skipif(importlib.util.find_spec("lightning") is None, reason="needs the extra [parity]")
 @pytest.mark.parametrize("name", DIFFERENCES)
 def test_lightnings(name: str) -> None:
     """Were Lightning to change its mind, the row would say something untrue."""

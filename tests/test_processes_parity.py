@@ -10,7 +10,6 @@ import torch
 from helpers.cases import CASES, Net, run_case, samples
 from helpers.processes import run_ranks
 
-pytest.importorskip("torchmetrics")
 pytestmark = [
     pytest.mark.multi,
     pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*"),

@@ -10,7 +10,6 @@ import torch
 
 from helpers.processes import run_ranks
 
-pytest.importorskip("torchmetrics")
 pytestmark = [pytest.mark.multi, pytest.mark.slow]
 
 SCRIPT = """

@@ -19,7 +19,6 @@ def columns(logger):
 
 
 def test_the_load_of_the_processor_is_logged_when_loggers_are_due():
-    pytest.importorskip("psutil")
     logger = CSVLogger(".")
     fit(DeviceStatsMonitor(filter_keys={"cpu_percent"}), logger=logger, max_epochs=1, log_every_n_steps=2)
     name = "DeviceStatsMonitor.on_train_batch_{}/cpu_percent"
@@ -29,8 +28,6 @@ def test_the_load_of_the_processor_is_logged_when_loggers_are_due():
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_the_rows_of_a_batch_and_of_the_validation_after_it_are_at_its_step(accumulate):
-    pytest.importorskip("psutil")
-
     class Rows(CSVLogger):
         def log_metrics(self, metrics, step=None):
             (name,) = metrics

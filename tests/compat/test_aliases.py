@@ -135,9 +135,8 @@ def run(code: str, *arguments: str, alias: bool = True) -> str:
     return done.stdout
 
 
+@pytest.mark.needs("jsonargparse")
 def test_every_name_is_the_same_object_in_every_spelling() -> None:
-    pytest.importorskip("torchmetrics")
-    pytest.importorskip("jsonargparse")
     code = f"""
 import importlib
 PYTORCH, FABRIC, only = {PYTORCH!r}, {FABRIC!r}, {ONLY_UNDER_THE_ALIAS.split()!r}

@@ -121,7 +121,6 @@ print(json.dumps(results))
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    pytest.importorskip("torchmetrics")
     environment = {**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"}
     scripts = json.dumps({name: ARGUMENTS.get(name, "") for name in TOLD})
     command = [sys.executable, "-c", DRIVER, scripts, str(HERE / "scripts")]

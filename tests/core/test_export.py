@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -23,9 +22,7 @@ class Net(LightningModule):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript")), reason="needs onnx and onnxscript"
-)
+@pytest.mark.needs("onnx", "onnxscript")
 @pytest.mark.filterwarnings("ignore")
 def test_onnx_computes_what_the_module_does_in_eval_mode() -> None:
     from onnx.reference import ReferenceEvaluator

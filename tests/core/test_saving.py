@@ -294,7 +294,8 @@ def test_a_dictionary_of_another_class_keeps_its_attribute_access() -> None:
 
 
 def test_numbers_of_numpy_become_pythons() -> None:
-    np = pytest.importorskip("numpy")
+    import numpy as np
+
     plain, _ = plain_hparams({"a": np.float64(0.5), "b": [np.int64(3)]})
     assert plain == {"a": 0.5, "b": [3]} and type(plain["a"]) is float and type(plain["b"][0]) is int
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from dkt import Elo, simulate
 from dkt.calibration import reliability
@@ -36,7 +35,6 @@ def test_few_rows_make_few_groups():
 
 
 def test_evaluate_draws_it(tmp_path, capsys):
-    pytest.importorskip("matplotlib")
     answers, truth = simulate(students=60, questions=40, skills=8, concepts=3)
     write_school(answers, truth, tmp_path)
     Elo().fit(answers).save(tmp_path / "elo.pt")

@@ -53,10 +53,10 @@ def test_training_reports_figures_between_majority_and_optimum(trained):
     assert "leak-free" in out
 
 
-@pytest.mark.parametrize("name", ["elo", "lightgcn", "trees", "sakt-r", "elo,irt"])
+@pytest.mark.parametrize(
+    "name", ["elo", "lightgcn", pytest.param("trees", marks=pytest.mark.needs("lightgbm")), "sakt-r", "elo,irt"]
+)
 def test_every_kind_of_model_is_trained_evaluated_and_predicts(tmp_path, capsys, name):
-    if name == "trees":
-        pytest.importorskip("lightgbm")
     assert main(["simulate", str(tmp_path), *SCHOOL]) == 0
     small = {
         "lightgcn": ["--epochs", "2"],

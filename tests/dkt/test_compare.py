@@ -55,7 +55,6 @@ def test_a_stack_takes_the_models_that_are_fitted_already(train, tmp_path, monke
 
 
 def test_compare_draws_its_table(train, tmp_path):
-    pytest.importorskip("matplotlib")
     picture = tmp_path / "plot.png"
     assert main(["compare", "elo", "irt", "--data", train, "--plot", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-pytest.importorskip("jsonargparse")
+pytest.importorskip("jsonargparse", reason="needs the extra cli")
 
 from dkt.cli import main
 from dkt.lightning import AnswersData

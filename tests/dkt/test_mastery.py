@@ -64,7 +64,6 @@ def test_a_skill_with_a_comma_is_one_cell_of_the_table(tmp_path):
 
 
 def test_the_command_writes_a_table_and_a_picture(tmp_path, capsys):
-    pytest.importorskip("matplotlib")
     write_school(SCHOOL, TRUTH, tmp_path)
     Elo().fit(TRAIN).save(tmp_path / "elo.pt")
     command = ["mastery", str(tmp_path / "elo.pt"), str(tmp_path / "test_data.csv"), "--out", str(tmp_path)]

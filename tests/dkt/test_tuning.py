@@ -16,7 +16,7 @@ from dkt.models.catalogue import NAMES, model_named
 from dkt.models.elo import Elo
 from dkt.tuning import SPACES, Choice, space_of, tune
 
-optuna = pytest.importorskip("optuna")
+pytestmark = pytest.mark.needs("optuna")
 TRAIN, VALID = split_students(simulate(students=60, questions=24, skills=6, concepts=3)[0], (0.7, 0.3))
 
 

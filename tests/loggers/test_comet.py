@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 
 from fulgurite.loggers import CometLogger
 from helpers.apart import run_apart
 
-needs_comet = pytest.mark.skipif(importlib.util.find_spec("comet_ml") is None, reason="needs the extra comet")
 SETTINGS = {"COMET_LOGGING_CONSOLE": "ERROR"}
 MAKE = """
 import zipfile
@@ -32,7 +29,7 @@ def messages(logger, kind):
 """
 
 
-@needs_comet
+@pytest.mark.needs("comet_ml")
 def test_an_offline_experiment_read_back():
     found = run_apart(
         MAKE
@@ -61,7 +58,7 @@ answer({
     }
 
 
-@needs_comet
+@pytest.mark.needs("comet_ml")
 def test_a_prefix_old_keywords_and_pickling():
     found = run_apart(
         MAKE

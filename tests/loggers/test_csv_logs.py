@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import os
 import random
 import subprocess
@@ -338,8 +337,6 @@ logger.finalize("success")
 
 @pytest.mark.parity
 def test_the_file_is_byte_equal_to_lightnings():
-    if importlib.util.find_spec("lightning") is None:
-        pytest.skip("needs the extra parity")
     written = []
     for package in ("fulgurite.loggers", "lightning.pytorch.loggers"):
         environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}

@@ -1,15 +1,10 @@
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 
 from fulgurite.loggers import MLFlowLogger
 from helpers.apart import run_apart
 
-needs_mlflow = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("mlflow", "sqlalchemy")), reason="needs the extra mlflow"
-)
 SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
 MAKE = """
 import mlflow
@@ -35,7 +30,7 @@ def history(logger, name):
 """
 
 
-@needs_mlflow
+@pytest.mark.needs("mlflow", "sqlalchemy")
 def test_metrics_and_hyper_parameters_read_back():
     found = run_apart(
         MAKE
@@ -61,7 +56,7 @@ answer({
     }
 
 
-@needs_mlflow
+@pytest.mark.needs("mlflow", "sqlalchemy")
 def test_a_failed_run_says_so():
     found = run_apart(
         MAKE
@@ -81,7 +76,7 @@ except ValueError:
     assert found == "FAILED"
 
 
-@needs_mlflow
+@pytest.mark.needs("mlflow", "sqlalchemy")
 def test_a_run_can_be_continued():
     found = run_apart(
         MAKE
@@ -97,7 +92,7 @@ answer([second.experiment_id == first.experiment_id, history(second, "more"), hi
     assert found == [True, [[9, 1.0]], [[3, 5.0]]]
 
 
-@needs_mlflow
+@pytest.mark.needs("mlflow", "sqlalchemy")
 def test_checkpoints_go_up_when_the_run_has_ended_well():
     found = run_apart(
         MAKE
@@ -116,7 +111,7 @@ answer([folder.path, about["score"], about["aliases"], files])
     assert found == [folder, 3.0, ["latest", "best"], [f"{folder}/epoch=1-step=8.ckpt", f"{folder}/metadata.json"]]
 
 
-@needs_mlflow
+@pytest.mark.needs("mlflow", "sqlalchemy")
 def test_what_mlflow_refuses_is_shortened_or_sent_in_parts():
     found = run_apart(
         MAKE
@@ -132,7 +127,7 @@ answer([history(logger, "p-ab"), len(params), len(params["long"])])
     assert found == [[[1, 1.0]], 251, 6000]
 
 
-@needs_mlflow
+@pytest.mark.needs("mlflow", "sqlalchemy")
 def test_without_an_address_it_writes_below_save_dir():
     found = run_apart(
         MAKE

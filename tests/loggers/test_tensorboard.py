@@ -13,7 +13,6 @@ import yaml
 from fulgurite.loggers import TensorBoardLogger
 from helpers.tiny import Tiny, fit
 
-pytest.importorskip("tensorboard")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 

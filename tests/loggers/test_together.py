@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 
 from helpers.apart import run_apart
 
-VENDORS = ("wandb", "mlflow", "sqlalchemy", "comet_ml", "tensorboard")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(any(importlib.util.find_spec(v) is None for v in VENDORS), reason=f"needs {', '.join(VENDORS)}"),
+    pytest.mark.needs("wandb", "mlflow", "sqlalchemy", "comet_ml"),
 ]
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",

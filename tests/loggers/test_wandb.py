@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 
 from fulgurite.loggers import WandbLogger
 from helpers.apart import run_apart
 
-needs_wandb = pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="needs the extra wandb")
 SETTINGS = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
 MAKE = """
 import struct
@@ -49,7 +46,7 @@ def pairs(items):
 """
 
 
-@needs_wandb
+@pytest.mark.needs("wandb")
 def test_an_offline_run_read_back():
     found = run_apart(
         MAKE
@@ -79,7 +76,7 @@ answer({
     }
 
 
-@needs_wandb
+@pytest.mark.needs("wandb")
 def test_tables_images_and_a_prefix():
     found = run_apart(
         MAKE
@@ -105,7 +102,7 @@ answer([sorted({key.split("/")[0] for row in rows for key in row if key.startswi
     assert "caption has 1 entries for 2 images" in found[1][1]
 
 
-@needs_wandb
+@pytest.mark.needs("wandb")
 def test_checkpoints_cannot_be_uploaded_offline():
     found = run_apart(
         """

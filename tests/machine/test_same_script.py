@@ -62,8 +62,6 @@ for cell in notebook.cells:
 
 def in_notebook(folder: Path, *cells: str) -> str:
     """What the cells print in a kernel of their own, where the trainer is given two devices."""
-    pytest.importorskip("nbclient", reason="pip install nbclient ipykernel")
-    pytest.importorskip("ipykernel", reason="pip install nbclient ipykernel")
     environ = {"PL_TRAINER_DEVICES": "2", "IPYTHONDIR": str(folder / "ipython")}
     ended = run_program(f"CELLS = {[HEAD, *cells]!r}\n{EXECUTE}", folder=folder, deadline=300, **environ)
     assert ended.code == 0, ended.err

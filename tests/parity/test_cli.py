@@ -10,9 +10,11 @@ import lightning.pytorch.cli  # noqa: F401  imported here, before a test watches
 import pytest
 import yaml
 
-pytest.importorskip("jsonargparse")
-pytest.importorskip("typeshed_client", reason="jsonargparse[signatures]")
-pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
+pytestmark = [
+    pytest.mark.parity,
+    pytest.mark.needs("jsonargparse", "typeshed_client"),
+    pytest.mark.filterwarnings("ignore"),
+]
 
 ADAM = ["--optimizer=Adam", "--optimizer.lr=0.3", "--lr_scheduler=StepLR", "--lr_scheduler.step_size=2"]
 CASES: dict[str, tuple[list[str], dict[str, Any]]] = {

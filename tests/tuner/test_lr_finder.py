@@ -213,7 +213,8 @@ def test_losses_that_are_not_finite_are_left_out() -> None:
 
 
 def test_the_plot_marks_the_suggestion() -> None:
-    matplotlib = pytest.importorskip("matplotlib")
+    import matplotlib
+
     matplotlib.use("agg")
     finder = _LRFinder("exponential", 1e-4, 1.0, 4)
     finder.results = {"lr": [1e-4, 1e-3, 1e-2, 1e-1], "loss": [4.0, 3.0, 1.0, 2.0]}

@@ -75,7 +75,6 @@ def test_what_is_drawn_in_isolation_leaves_no_trace() -> None:
 
 
 def test_states_survive_a_safe_file() -> None:
-    pytest.importorskip("numpy")
     state = collect_rng_state()
     expected = draws() + [random.gauss(0, 1)]
     torch.save(state, "rng.pt")

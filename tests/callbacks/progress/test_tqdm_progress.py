@@ -6,8 +6,6 @@ from fulgurite.callbacks import TQDMProgressBar
 from helpers.screen import visible
 from helpers.tiny import Tiny, data, fit
 
-pytest.importorskip("tqdm")
-
 
 def bar(kind: type = TQDMProgressBar, **settings) -> TQDMProgressBar:
     made = kind(**settings)

@@ -30,7 +30,7 @@ def files(tmp_path: Path) -> dict[str, str]:
     return {name: str(tmp_path / f"{name}.parquet") for name in tables}
 
 
-@pytest.mark.parametrize("command", ["train", "compare", "tune"])
+@pytest.mark.parametrize("command", ["train", "compare", pytest.param("tune", marks=pytest.mark.needs("optuna"))])
 def test_twins_are_left_out_of_training_on_request(files, tmp_path, capsys, command):
     split = ["--valid", files["test"]] if command == "tune" else ["--valid", files["valid"], "--test", files["test"]]
     arguments = {
@@ -38,8 +38,6 @@ def test_twins_are_left_out_of_training_on_request(files, tmp_path, capsys, comm
         "compare": ["compare", "elo", "--data", files["train"], "--plot", str(tmp_path / "plot.png")],
         "tune": ["tune", "dkt", "--data", files["train"], "--trials", "1", "--epochs", "1", "--try", "dim=8|16"],
     }[command]
-    if command == "tune":
-        pytest.importorskip("optuna")
     assert main([*arguments, *split]) == 0
     assert "there twice" not in capsys.readouterr().out
     assert main([*arguments, *split, "--drop-twins"]) == 0

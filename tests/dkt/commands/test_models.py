@@ -16,8 +16,8 @@ def made(name, *argv):
     return model_of(name, command.parse_args(argv))
 
 
+@pytest.mark.needs("lightgbm")
 def test_each_model_of_a_stack_is_set_as_alone():
-    pytest.importorskip("lightgbm")
     argv = ["--patience", "3", "--lr", "0.5", "--cells", "1600", "--set", "dkt-r.dim=32", "--set", "trees.num_leaves=7"]
     stack = made("trees,dkt-r", *argv, "--seed", "4")
     alone = [made(name, *argv, "--seed", "4").arguments() for name in ("trees", "dkt-r")]
@@ -47,13 +47,15 @@ def test_a_value_that_is_no_yaml_is_a_fault_of_the_command_line(capsys):
         (["compare", "elo,dkt-r", "--set", "dktr.dim=16"], "dktr is none of the models here (elo, dkt-r)"),
         (["compare", "elo,irt", "--epochs", "3"], "--epochs: elo,irt is no net"),
         (["tune", "dkt-r", "--try", "dkt.dim=8|16"], "dkt is none of the models here (dkt-r)"),
-        (["cv", "trees", "--set", "num_leavs=3"], "LightGBM has no parameter num_leavs; the nearest is num_leaves"),
+        pytest.param(
+            ["cv", "trees", "--set", "num_leavs=3"],
+            "LightGBM has no parameter num_leavs; the nearest is num_leaves",
+            marks=pytest.mark.needs("lightgbm"),
+        ),
         (["cv", "dktplus", "--set", "wavines=1"], "dktplus does not take all of wavines"),
     ],
 )
 def test_a_setting_that_no_model_takes_is_refused_before_anything_is_fitted(tmp_path, capsys, command, message):
-    if "trees" in command:
-        pytest.importorskip("lightgbm")
     (tmp_path / "three.csv").write_text("2\n1,1\n0,1\n")
     assert main([*command, "--data", str(tmp_path / "three.csv")]) == 2
     printed = capsys.readouterr()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import numpy as np
 import polars as pl
 import pytest
@@ -28,8 +30,10 @@ def test_columns_of_a_polars_frame_are_named(tmp_path):
     assert answers.extra["device"].tolist() == ["pc", "pc", "phone"]
 
 
+@pytest.mark.needs("pandas")
 def test_a_pandas_frame_is_the_same_table():
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     frame = pandas.DataFrame(LOGS)
     assert rows_of(from_frame(frame, NAMES)) == ROWS
     frame["at"] = pandas.to_datetime(frame["at"], unit="s")
@@ -39,15 +43,19 @@ def test_a_pandas_frame_is_the_same_table():
     assert rows_of(from_frame(frame, NAMES)) == ROWS
 
 
+@pytest.mark.needs("pandas")
 def test_pandas_needs_no_pyarrow(monkeypatch):
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     monkeypatch.setattr(pl, "from_pandas", None)
     monkeypatch.setattr(pandas.DataFrame, "__arrow_c_stream__", None, raising=False)
     assert rows_of(from_frame(pandas.DataFrame(LOGS), NAMES)) == ROWS
 
 
+@pytest.mark.needs("pandas")
 def test_a_frame_with_the_courses_columns_needs_no_names(tmp_path):
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     path = tmp_path / "train_data.csv"
     path.write_text(
         "userID,assessmentItemID,testId,answerCode,Timestamp,KnowledgeTag\n"
@@ -59,9 +67,9 @@ def test_a_frame_with_the_courses_columns_needs_no_names(tmp_path):
     assert rows_of(read_answers(pl.read_csv(path, try_parse_dates=True))) == expected
 
 
-@pytest.mark.parametrize("library", ["polars", "pandas"])
+@pytest.mark.parametrize("library", ["polars", pytest.param("pandas", marks=pytest.mark.needs("pandas"))])
 def test_predictions_go_back_into_the_order_of_the_frame(library):
-    frame = pytest.importorskip(library).DataFrame(LOGS)
+    frame = import_module(library).DataFrame(LOGS)
     answers = from_frame(frame, NAMES)
     names = np.array(answers.question_names)[answers.question]
     assert in_frame_order(names.astype(float), answers, frame).tolist() == LOGS["item"]

@@ -65,10 +65,12 @@ def test_bkt_finds_the_numbers_of_a_simulated_skill():
     assert found == pytest.approx([first, learn, guess, slip], abs=0.03)
 
 
+@pytest.mark.needs("sklearn")
 def test_logistic_regression_equals_scikit_learns():
-    linear = pytest.importorskip("sklearn.linear_model")
+    from sklearn import linear_model
+
     rng = np.random.default_rng(0)
     X = np.c_[np.ones(500), rng.normal(size=(500, 2))]
     y = (rng.random(500) < 1 / (1 + np.exp(-X @ [0.3, 1, -2]))).astype(float)
-    theirs = linear.LogisticRegression(C=1e6, fit_intercept=False, tol=1e-10).fit(X, y).coef_[0]
+    theirs = linear_model.LogisticRegression(C=1e6, fit_intercept=False, tol=1e-10).fit(X, y).coef_[0]
     assert logistic_regression(X, y, pull=1e-6) == pytest.approx(theirs, abs=1e-4)

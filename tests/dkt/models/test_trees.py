@@ -10,8 +10,7 @@ from dkt.data.splits import split_students
 from dkt.evaluate import auc, baselines
 from dkt.models.trees import Trees
 
-pytest.importorskip("lightgbm", reason="trees are an extra: pip install 'fulgurite[trees]'")
-
+pytestmark = pytest.mark.needs("lightgbm")
 TRAIN, TEST = split_students(simulate(students=240, questions=40, skills=8, concepts=3)[0], (0.7, 0.3))
 
 
