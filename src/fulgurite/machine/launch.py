@@ -52,6 +52,11 @@ DEFAULT_HANDLERS: dict[signal.Signals, Any] = {
 
 def launcher_of(strategy: DistributedStrategy) -> ScriptLauncher | FunctionLauncher:
     """What starts the processes that a strategy needs and nobody has started."""
+    if not hasattr(os, "setsid"):
+        raise MisconfigurationException(
+            f"devices={strategy.num_processes}: this system (Windows) has not what the trainer starts processes with. "
+            f"Use devices=1, or start them yourself: torchrun --nproc-per-node={strategy.num_processes} script.py."
+        )
     if strategy.start_method == "popen":
         return ScriptLauncher(strategy)
     return FunctionLauncher(strategy)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 GRACE = 2.0  # seconds a rank has to leave by itself once the run has failed
 FOLLOW_UP = 1.0  # seconds in which the reason of a broken connection turns up
 END = 30.0  # seconds that the others have to end the program once rank 0 has
-WAKE = signal.SIGUSR2
+WAKE = getattr(signal, "SIGUSR2", signal.SIGTERM)  # Windows has none, and starts no ranks
 
 
 @dataclass(frozen=True)
