@@ -16,6 +16,7 @@ from dkt.data import from_frame
 from dkt.data.simulate import simulate
 from dkt.models.catalogue import load_model
 from dkt.models.elo import Elo
+from helpers.extras import kinds_of_model
 
 KEYS = {"test", "valid", "epochs", "train_interactions", "train_cpu_seconds", "seed", "command"}
 FIGURES = {"auc", "auc_leakfree", "accuracy", "log_loss", "n"}
@@ -53,9 +54,7 @@ def test_training_reports_figures_between_majority_and_optimum(trained):
     assert "leak-free" in out
 
 
-@pytest.mark.parametrize(
-    "name", ["elo", "lightgcn", pytest.param("trees", marks=pytest.mark.needs("lightgbm")), "sakt-r", "elo,irt"]
-)
+@pytest.mark.parametrize("name", kinds_of_model("elo", "lightgcn", "trees", "sakt-r", "elo,irt"))
 def test_every_kind_of_model_is_trained_evaluated_and_predicts(tmp_path, capsys, name):
     assert main(["simulate", str(tmp_path), *SCHOOL]) == 0
     small = {

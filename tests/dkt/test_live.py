@@ -13,6 +13,7 @@ from dkt.models.catalogue import NAMES, model_named
 from dkt.models.elo import Elo
 from dkt.models.hybrid import Stack
 from dkt.models.logistic import IRT
+from helpers.extras import kinds_of_model
 
 TRAIN, TEST = split_students(simulate(students=40, questions=24, skills=6, concepts=3)[0], (0.7, 0.3))
 SMALL = {"trees": {"trees": 5}, "bkt": {"rounds": 1}, "elo": {}, "irt": {}, "pfa": {}}
@@ -26,7 +27,9 @@ def rows_of(student):
         yield student.question_names[student.question[i]], names, float(student.time[i]), bool(student.answer[i])
 
 
-@pytest.mark.parametrize("name", [*(name for name in NAMES if name != "hybrid"), "dkt-r+features", "akt-r+features"])
+@pytest.mark.parametrize(
+    "name", kinds_of_model(*(name for name in NAMES if name != "hybrid"), "dkt-r+features", "akt-r+features")
+)
 def test_a_live_student_is_told_what_the_table_is_told(name):
     model = model_named(name, **SMALL.get(name, {"dim": 8, "epochs": 1})).fit(TRAIN)
     one = TEST.students(np.array([1]))

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Generator
 from importlib.util import find_spec
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -45,6 +45,12 @@ def full_run() -> bool:
 def absent(package: str) -> bool:
     assert package in EXTRAS, f"{package}: say in tests/helpers/extras.py which extra brings it"
     return find_spec(package) is None
+
+
+def kinds_of_model(*names: str) -> list[Any]:
+    """Parameters of a test: names of dkt's models, of which some need LightGBM."""
+    trees = pytest.mark.needs("lightgbm")
+    return [pytest.param(name, marks=trees) if name in ("trees", "hybrid") else name for name in names]
 
 
 def pytest_configure(config: pytest.Config) -> None:

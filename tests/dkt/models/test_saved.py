@@ -15,6 +15,7 @@ from dkt.models.hybrid import Stack
 from dkt.models.logistic import IRT
 from dkt.models.sequence import DKT
 from dkt.models.trees import Trees
+from helpers.extras import kinds_of_model
 
 TRAIN, TEST = split_students(simulate(students=40, questions=24, skills=6, concepts=3)[0], (0.7, 0.3))
 SMALL = {"trees": {"trees": 5}, "bkt": {"rounds": 1}, "hybrid": {"trees": 5, "epochs": 1}}
@@ -25,7 +26,7 @@ def fitted(name):
     return model_named(name, **SMALL.get(name, nets)).fit(TRAIN)
 
 
-@pytest.mark.parametrize("name", [*NAMES, "dkt-r+features"])
+@pytest.mark.parametrize("name", kinds_of_model(*NAMES, "dkt-r+features"))
 def test_a_saved_model_predicts_the_same(name, tmp_path):
     model = fitted(name)
     model.save(tmp_path / "model.pt")
@@ -45,12 +46,12 @@ def test_a_stack_is_saved_with_its_models(tmp_path):
     assert np.array_equal(again.predict(TEST), stack.predict(TEST))
 
 
-def test_no_student_is_in_the_file(tmp_path):
+@pytest.mark.parametrize("name", kinds_of_model("dkt-r+features", "trees", "irt"))
+def test_no_student_is_in_the_file(tmp_path, name):
     named = TRAIN.students(np.arange(TRAIN.n_students))
     named.student_names[:] = [f"pupil{i}" for i in range(named.n_students)]
-    for name in ("dkt-r+features", "trees", "irt"):
-        fitted(name).fit(named).save(tmp_path / name)
-        assert b"pupil" not in (tmp_path / name).read_bytes()
+    fitted(name).fit(named).save(tmp_path / name)
+    assert b"pupil" not in (tmp_path / name).read_bytes()
 
 
 def test_a_model_without_fit_says_so():
