@@ -64,6 +64,7 @@ TWO_KEYS = 'self.log("train_auroc", self.auroc)'
 A_GPU = "pl.Trainer(gpus=1, precision=16)"
 NO_GPU = 'pl.Trainer(accelerator="auto", devices=1, precision=16)'
 
+pytestmark = pytest.mark.slow
 no_gpu_here = pytest.mark.skipif(torch.cuda.is_available(), reason="speaks of a machine without a GPU")
 
 

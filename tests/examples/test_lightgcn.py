@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+pytestmark = pytest.mark.slow
 PROGRAM = Path(__file__).parents[2] / "examples" / "course" / "lightgcn.py"
 
 

@@ -29,6 +29,7 @@ def messages(logger, kind):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.needs("comet_ml")
 def test_an_offline_experiment_read_back():
     found = run_apart(
@@ -58,6 +59,7 @@ answer({
     }
 
 
+@pytest.mark.slow
 @pytest.mark.needs("comet_ml")
 def test_a_prefix_old_keywords_and_pickling():
     found = run_apart(

@@ -30,6 +30,7 @@ def history(logger, name):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.needs("mlflow", "sqlalchemy")
 def test_metrics_and_hyper_parameters_read_back():
     found = run_apart(
@@ -56,6 +57,7 @@ answer({
     }
 
 
+@pytest.mark.slow
 @pytest.mark.needs("mlflow", "sqlalchemy")
 def test_a_failed_run_says_so():
     found = run_apart(
@@ -76,6 +78,7 @@ except ValueError:
     assert found == "FAILED"
 
 
+@pytest.mark.slow
 @pytest.mark.needs("mlflow", "sqlalchemy")
 def test_a_run_can_be_continued():
     found = run_apart(
@@ -92,6 +95,7 @@ answer([second.experiment_id == first.experiment_id, history(second, "more"), hi
     assert found == [True, [[9, 1.0]], [[3, 5.0]]]
 
 
+@pytest.mark.slow
 @pytest.mark.needs("mlflow", "sqlalchemy")
 def test_checkpoints_go_up_when_the_run_has_ended_well():
     found = run_apart(
@@ -111,6 +115,7 @@ answer([folder.path, about["score"], about["aliases"], files])
     assert found == [folder, 3.0, ["latest", "best"], [f"{folder}/epoch=1-step=8.ckpt", f"{folder}/metadata.json"]]
 
 
+@pytest.mark.slow
 @pytest.mark.needs("mlflow", "sqlalchemy")
 def test_what_mlflow_refuses_is_shortened_or_sent_in_parts():
     found = run_apart(
@@ -127,6 +132,7 @@ answer([history(logger, "p-ab"), len(params), len(params["long"])])
     assert found == [[[1, 1.0]], 251, 6000]
 
 
+@pytest.mark.slow
 @pytest.mark.needs("mlflow", "sqlalchemy")
 def test_without_an_address_it_writes_below_save_dir():
     found = run_apart(
