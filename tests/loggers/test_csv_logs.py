@@ -18,8 +18,6 @@ from fulgurite.loggers import CSVLogger, TensorBoardLogger
 from fulgurite.loggers.csv_logs import ExperimentWriter
 from helpers.tiny import Tiny, fit
 
-needs_tensorboard = pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="needs tensorboard")
-
 
 def rows(logger: CSVLogger) -> list[dict[str, str]]:
     with open(Path(logger.log_dir, "metrics.csv"), newline="") as file:
@@ -255,7 +253,7 @@ def test_a_file_whose_rows_are_longer_than_its_header_is_left_as_it_is():
 
 
 @pytest.mark.parametrize("version", [None, 3])
-@pytest.mark.parametrize("kind", [CSVLogger, pytest.param(TensorBoardLogger, marks=needs_tensorboard)])
+@pytest.mark.parametrize("kind", [CSVLogger, TensorBoardLogger])
 def test_a_folder_that_cannot_be_is_named_before_training(kind, version):
     Path("logs").touch()
     began = []
@@ -294,7 +292,6 @@ fit(ByHand(), logger=[CSVLogger("logs", "csv"), TensorBoardLogger("logs", "tb")]
 
 
 @pytest.mark.slow
-@needs_tensorboard
 @pytest.mark.parametrize("rows_before", [3, 40, 150])
 def test_sigkill_loses_no_logged_row(rows_before):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

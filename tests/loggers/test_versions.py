@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import multiprocessing
 import os
 import pickle
@@ -17,8 +16,7 @@ from fulgurite.callbacks import LambdaCallback, ModelCheckpoint
 from fulgurite.loggers import CSVLogger, TensorBoardLogger
 from helpers.tiny import Tiny, data, fit
 
-needs_tensorboard = pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="needs tensorboard")
-KINDS = pytest.mark.parametrize("kind", [CSVLogger, pytest.param(TensorBoardLogger, marks=needs_tensorboard)])
+KINDS = pytest.mark.parametrize("kind", [CSVLogger, TensorBoardLogger])
 
 
 def folders():
@@ -130,7 +128,7 @@ def _run(how, barrier, found):
 
 
 @pytest.mark.multi
-@pytest.mark.parametrize("how", ["by hand", "asked", "fit", pytest.param("tensorboard", marks=needs_tensorboard)])
+@pytest.mark.parametrize("how", ["by hand", "asked", "fit", "tensorboard"])
 def test_eight_runs_started_together_get_eight_folders(how):
     context = multiprocessing.get_context("fork")
     barrier, found = context.Barrier(8), context.Queue()
