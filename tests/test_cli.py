@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -474,3 +475,51 @@ def test_arguments_given_twice_are_noticed(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sys, "argv", ["train.py", "fit"])
     with pytest.warns(UserWarning, match="the command line is not read"):
         cli(run=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_file_with_objects_in_it_is_loaded_where_the_program_names_their_class(by_name: bool) -> None:
+    args, options = [f"--model.encoder={Encoder.__module__}.Encoder"], {}
+    if by_name:
+        args, options = ["--model=CommandLineNet", *args], {"model_class": BoringModel, "subclass_mode_model": True}
+    made = cli("fit", *SMALL, *args, **options)
+    checkpoint = made.trainer.checkpoint_callback.best_model_path
+    loaded = (BoringModel if by_name else CommandLineNet).load_from_checkpoint(checkpoint)
+    assert type(loaded) is CommandLineNet and loaded.encoder.size == 3
+    again = cli("test", *SMALL, f"--ckpt_path={checkpoint}", *args[:1], **options)
+    assert again.model.encoder.size == 3
+
+
+@pytest.mark.parametrize(
+    "hparams",
+    [
+        {"encoder": {"class_path": "planted.Thing"}},
+        {"encoder": "planted.Thing"},
+        {"width": {"class_path": "planted.Thing"}},
+        {"part": {"class_path": "planted.Thing"}},
+        {"part": "{class_path: planted.Thing}"},
+        {"part": '{"class_\\u0070ath": "pl\\u0061nted.Thing"}'},
+        {"either": "planted.Thing"},
+        {"either": "planted.yaml"},
+        {"encoder.class_path": "planted.Thing"},
+        {"_class_path": "planted.Thing"},
+    ],
+)
+def test_a_checkpoint_path_on_the_command_line_imports_nothing_that_the_file_names(
+    hparams: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Net(CommandLineNet):
+        def __init__(
+            self, width: int = 3, encoder: Encoder | None = None, part: Any = None, either: Encoder | str = ""
+        ) -> None:
+            super().__init__(width)
+
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    Path("planted.py").write_text("open('ran', 'w').close()\nclass Thing:\n    pass\n")
+    Path("planted.yaml").write_text("class_path: planted.Thing\n")
+    held = {"_instantiator": "lightning.pytorch.cli.instantiate_module", **hparams}
+    torch.save({"state_dict": {}, "hyper_parameters": held}, "a.ckpt")
+    with pytest.raises((pickle.UnpicklingError, ValueError), match=r"a\.ckpt"):
+        cli("test", *SMALL, "--ckpt_path=a.ckpt", model_class=Net)
+    assert not Path("ran").exists() and "planted" not in sys.modules

@@ -22,8 +22,9 @@ from fulgurite.__version__ import __version__
 from fulgurite.callbacks.callback import Callback
 from fulgurite.core.datamodule import LightningDataModule
 from fulgurite.core.hparams import AS_CALLED, given_hyperparameters
+from fulgurite.core.instantiate import INSTANTIATOR, Maker
 from fulgurite.core.module import LightningModule
-from fulgurite.core.saving import read_checkpoint, restored_hparams
+from fulgurite.core.saving import read_checkpoint, restored_hparams, trusts_files
 from fulgurite.hooks import overrides
 from fulgurite.trainer import Trainer
 from fulgurite.utilities.exceptions import MisconfigurationException
@@ -42,9 +43,6 @@ register_unresolvable_import_paths(torch)
 for _package in (callbacks, loggers, profilers):  # loaded, so that --trainer.callbacks=EarlyStopping finds its class
     for _info in pkgutil.walk_packages(_package.__path__, f"{_package.__name__}."):
         importlib.import_module(_info.name)
-
-# what a checkpoint names as the maker of a module, so that Lightning reads the file too
-INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 
 
 class ReduceLROnPlateau(torch.optim.lr_scheduler.ReduceLROnPlateau):
@@ -72,16 +70,8 @@ def instantiate_class(args: Any, init: dict[str, Any]) -> Any:
 
 def instantiate_module(class_type: type[ModuleType], config: dict[str, Any]) -> ModuleType:
     """A module or data module from the hyper-parameters that a run of the command line has saved."""
-    parser, init = ArgumentParser(exit_on_error=False), dict(config)
-    made = _class_at(init["_class_path"]) if "_class_path" in init else class_type
-    if "_class_path" in init:
-        parser.add_subclass_arguments(class_type, "module", fail_untyped=False)
-        init = _chosen_by_name(init.pop("_class_path"), init)
-    else:
-        parser.add_class_arguments(class_type, "module", fail_untyped=False)
-    parsed = parser.parse_object({"module": init})
-    with given_hyperparameters({made: {**config, "_instantiator": INSTANTIATOR}}):
-        return parser.instantiate(parsed).module  # type: ignore[no-any-return]  # an object of class_type
+    init = {name: value for name, value in config.items() if name != "_instantiator"}
+    return Maker("the configuration").module(class_type, init, {})  # type: ignore[no-any-return]  # an object of class_type
 
 
 def _chosen_by_name(path: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -438,10 +428,13 @@ class LightningCLI:
         path = self._get(self.config, "ckpt_path") if self.subcommand is not None else None
         if path is None or not Path(path).expanduser().is_file():
             return
-        checkpoint = read_checkpoint(path, map_location="cpu")
+        weights_only = self._get(self.config, "weights_only")
+        checkpoint = read_checkpoint(path, map_location="cpu", weights_only=weights_only)
         hparams = restored_hparams(checkpoint.get("hyper_parameters") or {}, checkpoint.get("hparams_classes"))
         if hparams.pop("_instantiator", None) is None:
             return
+        if not trusts_files(weights_only):
+            Maker(path, only_checks=True).module(self._model_base, hparams, {})
         if "_class_path" in hparams:
             hparams = _chosen_by_name(hparams.pop("_class_path"), hparams)
         self.config = self.parser.parse_object({self.subcommand: {"model": hparams}}, self.config)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fulgurite.core.checksum import DamagedError, SummedFile, check_file, is_archive
+from fulgurite.core.instantiate import MAKERS, Maker
 from fulgurite.core.sharded import META, is_dtensor, is_sharded, os_error, read_shards
 from fulgurite.utilities.cloud_io import (
     RemotePath,
@@ -215,7 +216,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: str | Path | RemotePath) 
     try:
         with written_whole(path) as file:
             summed = SummedFile(file)
-            torch.save(checkpoint, summed)
+            torch.save(checkpoint, summed)  # type: ignore[arg-type]  # it writes, and no more is asked of it
             summed.finish()
     except Exception as error:
         if (cause := os_error(error)) is not None:
@@ -384,9 +385,15 @@ def load_from_checkpoint(
             read = importlib.import_module("fulgurite.compat.internals").load_hparams_from_tags_csv
         checkpoint[key], classes = read(hparams_file), None
     hparams = restored_hparams(checkpoint.get(key) or {}, classes)
-    if hparams.pop("_instantiator", None) is not None:  # the command line made it, from a configuration
-        make = importlib.import_module("fulgurite.cli").instantiate_module  # whose parser is an optional package
-        obj: Any = make(cls, {**hparams, **overrides})
+    obj: Any
+    if (name := hparams.pop("_instantiator", None)) is not None:  # the command line made it, from a configuration
+        maker = Maker(path, trusts_files(weights_only))
+        if name in MAKERS:
+            obj = maker.module(cls, hparams, overrides)
+        elif (make := maker.named(name)) is not None:
+            obj = make(cls, {**hparams, **overrides})
+        else:
+            raise maker.refused(name, f"making {cls.__name__}", "it is not the command line's own function")
     else:
         obj = cls(**_init_arguments(cls, hparams, checkpoint.get(name_key), overrides, path))
     if not isinstance(obj, nn.Module):
