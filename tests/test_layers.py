@@ -49,6 +49,7 @@ LAYERS = {
     "check": 7,
     "parity": 7,
     "defaults": 8,
+    "closing": 8,
     "trainer": 8,
     "tuner": 8,
     "cli": 9,

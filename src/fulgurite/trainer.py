@@ -6,6 +6,7 @@ import contextlib
 import copy
 import math
 import os
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
@@ -248,6 +249,7 @@ class Trainer(OldMembers):
         self._resume_from_checkpoint: str | Path | None = None
         self._ckpt_path: str | Path | None = None
         self._said: set[str] = set()
+        self._began = 0.0, 0  # when the last fit began, and after how many batches of fits before
 
     # the four things one does
     @renamed_arguments(train_dataloader="train_dataloaders", val_dataloader="val_dataloaders")
@@ -616,6 +618,7 @@ class Trainer(OldMembers):
                     logger.resume_from_step(run.batches_that_stepped)
             if run.train_results.row_is_due:  # the process that saved may have been killed before it wrote it
                 run.train_results.write_row()
+        self._began = time.monotonic(), run.progress.total_batch
         wanted = self.num_sanity_val_steps if self.enable_validation else 0
         run.sanity_batches = 0 if run.progress.in_epoch else wanted
         run.warn_modules_in_eval()
@@ -730,11 +733,20 @@ class Trainer(OldMembers):
         self._teardown_hooks(run, fn)
         for logger in self.loggers:
             logger.finalize("success")
+        if fn == TrainerFn.FITTING and self.is_global_zero:
+            self._say_closing_line(run)
         if self._active_profiler is not None:
             self._active_profiler.describe()
             self._active_profiler.teardown(stage=fn)
         self.strategy.barrier("teardown")  # a rank that has ended the program leaves the others alone in their call
         self.strategy.teardown()
+
+    def _say_closing_line(self, run: Run) -> None:
+        from fulgurite.closing import closing_line
+
+        began, batches_before = self._began
+        if run.progress.total_batch > batches_before and not self.fast_dev_run and not self.barebones:
+            rank_zero_info(closing_line(self, began))
 
     def _teardown_hooks(self, run: Run, fn: TrainerFn) -> None:
         if self.datamodule is not None:

@@ -95,6 +95,7 @@ def _train_net(
     epochs, patience = model.schedule(learn)
     clock = TrainingClock()
     logger = CSVLogger(arguments.out, name="dkt")
+    logger.take_version()  # its folder is named below, and another run may begin now
     folder = arguments.resume.parent if arguments.resume else Path(logger.log_dir, "checkpoints")
     best = ModelCheckpoint(folder, "best", monitor="valid_auc", mode="max")
     last = ModelCheckpoint(folder, "last", enable_version_counter=False)  # for --resume; it knows what best has saved

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
+import logging
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
@@ -24,6 +26,19 @@ from dkt.evaluate import Floats, Report, report
 from dkt.live import Live, Replay
 
 FORMAT = 1  # of saved models
+
+
+@contextlib.contextmanager
+def trainer_messages(shown: bool) -> Iterator[None]:
+    """What a trainer says of itself, such as the line that a fit ends with, is shown or not; warnings are."""
+    log = logging.getLogger("fulgurite")
+    before = log.level
+    if not shown:
+        log.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 class Model(ABC):

@@ -32,7 +32,7 @@ from dkt.data.protocols import protocol_named
 from dkt.data.table import TO_PREDICT, Answers, Ints
 from dkt.data.vocabulary import Vocabulary
 from dkt.evaluate import Floats, auc
-from dkt.models.base import Model
+from dkt.models.base import Model, trainer_messages
 from dkt.models.parts import mean_of_skills, shares, small_embedding
 from dkt.models.sequence import KeepBest
 
@@ -228,7 +228,8 @@ class LightGCN(Model):
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        trainer.fit(task, _loader(self._held_out(train)), _loader([(graph, self._rows(valid))]))
+        with trainer_messages(self.progress):
+            trainer.fit(task, _loader(self._held_out(train)), _loader([(graph, self._rows(valid))]))
         self.history = best.history
         if best.weights is not None:
             task.load_state_dict(best.weights)

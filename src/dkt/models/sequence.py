@@ -17,7 +17,7 @@ from dkt.data.windows import Windows
 from dkt.evaluate import Floats
 from dkt.inference import CELLS_TO_SCORE, predict_rows
 from dkt.live import Live, Recurrent
-from dkt.models.base import Model
+from dkt.models.base import Model, trainer_messages
 from dkt.models.dkt import DKTNet
 from dkt.models.nets import NETS
 from dkt.task import DktTask
@@ -94,7 +94,8 @@ class SequenceModel(Model):
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        trainer.fit(self.task, learn, choose)
+        with trainer_messages(self.progress):
+            trainer.fit(self.task, learn, choose)
         self.history = best.history
         if best.weights is not None:
             self.task.load_state_dict(best.weights)

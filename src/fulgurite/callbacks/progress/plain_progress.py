@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from fulgurite.callbacks.progress.progress_bar import TimedProgressBar, as_text
+from fulgurite.callbacks.progress.progress_bar import TimedProgressBar, as_text, clock
 
 if TYPE_CHECKING:
     from fulgurite.core.module import LightningModule
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class PlainProgressBar(TimedProgressBar):
-    """Print one line to stderr every few seconds and one when training ends, however many epochs there are.
+    """Print one line to stderr every few seconds, however many epochs there are.
 
     Example::
 
@@ -25,14 +25,13 @@ class PlainProgressBar(TimedProgressBar):
     def __init__(self, seconds: float = 5.0) -> None:
         super().__init__(refresh_rate=1)
         self.interval = seconds
-        self._started = self._rated_at = 0.0
+        self._rated_at = 0.0
         self._rated = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        self._started = time.monotonic()
         if self._enabled:
-            self._next = self._started + self.interval
+            self._next = time.monotonic() + self.interval
 
     def description(self, bar: str) -> str:
         text = super().description(bar)
@@ -51,25 +50,14 @@ class PlainProgressBar(TimedProgressBar):
             rate = (done - self._rated) / (now - self._rated_at)
             line += f" | {rate:.1f} it/s"
             if not math.isinf(total):
-                line += f", {_clock((total - done) / rate)} left"
+                line += f", {clock((total - done) / rate)} left"
         self._rated, self._rated_at = done, now
         self._say(line)
 
     def _close(self, bar: str) -> None:
-        if bar == "train":
-            trainer = self.trainer
-            self._say(
-                f"Trained {trainer.current_epoch} epoch{'s' * (trainer.current_epoch != 1)}, {trainer.global_step} "
-                f"steps in {_clock(time.monotonic() - self._started)}"
-            )
+        """Nothing: the trainer's closing line says it."""
 
     def _say(self, line: str) -> None:
         metrics = self.get_metrics(self.trainer, self.trainer.lightning_module)
         parts = [line, *(f"{name} {as_text(value)}" for name, value in metrics.items())]
         print(" | ".join(parts), file=sys.stderr, flush=True)
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
