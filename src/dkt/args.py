@@ -12,8 +12,8 @@ from collections.abc import Sequence
 MODELS = ("lstm", "lstmattn", "bert")
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The course's settings, from `argv` or else the command line."""
+def parse_args(argv: Sequence[str] | None = None, mode: str | None = None) -> argparse.Namespace:
+    """The course's settings, from `argv` or else the command line; `mode`, of 2021, changes nothing."""
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     files = parser.add_argument_group("files")
     files.add_argument("--data_dir", default="data/", help="folder of the two CSV files")

@@ -20,11 +20,11 @@ from torch.utils.data import DataLoader, Dataset
 from dkt.data.course import SKILL_SEPARATOR, read_course_csv
 from dkt.data.table import Answers, Ints
 from dkt.data.windows import Windows
+from dkt.models.course import FIELDS
 
 Student = tuple[Ints, Ints, Ints, Ints]
 
 UNKNOWN = "unknown"  # stands for every id of the test file that training has not seen
-FIELDS = ("test", "question", "tag", "correct", "mask", "interaction")
 
 
 class Preprocess:
@@ -151,9 +151,32 @@ def windows_of(data: Sequence[Student], windows: Windows) -> list[Student]:
     return found
 
 
-def process_batch(batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-    """(test, question, tag, correct, mask, interaction): what a model of the course takes; `[3]` are the answers."""
-    return tuple(batch[name] for name in FIELDS)
+def process_batch(
+    batch: Mapping[str, Tensor] | Sequence[Tensor], args: argparse.Namespace | None = None
+) -> tuple[Tensor, ...]:
+    """(test, question, tag, correct, mask, interaction): what a model of the course takes; `[3]` are the answers.
+
+    Args:
+        batch: of `get_loaders`; or of a loader in the manner of 2021: (test, question, tag, correct, mask), ids from 0.
+        args: of the edition of 2021, which put the tensors on `args.device`.
+    """
+    if isinstance(batch, Mapping):
+        test, question, tag, correct, mask, interaction = (batch[name] for name in FIELDS)
+    else:
+        *ids, correct, mask = batch[:5]
+        test, question, tag = ((values + 1) * mask.long() for values in ids)
+        interaction = torch.zeros_like(test)
+        interaction[:, 1:] = (correct[:, :-1].long() + 1) * mask[:, :-1].long()
+    processed = test, question, tag, correct.float(), mask.float(), interaction
+    return processed if args is None else tuple(values.to(device_of(args)) for values in processed)
+
+
+def device_of(args: argparse.Namespace) -> torch.device:
+    """Where `args.device` is: "cpu", "cuda", "gpu", "auto", ..."""
+    name = str(getattr(args, "device", "auto"))
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda" if name == "gpu" else name)
 
 
 def _tag_of_each_row(answers: Answers) -> npt.NDArray[np.str_]:

@@ -1,14 +1,16 @@
 """The course's `dkt.trainer`: `get_model`, `run`, `load_model`, `inference`, on our Trainer and without an account.
 
-The course's train.py and inference.py call these; the files they leave are the course's: `models/best_model.pt` with
-"epoch" and "state_dict", `outputs/submission.csv`.
+The course's train.py and inference.py call these, in either edition: that of 2021 lets `run` and `inference` make the
+model. The files they leave are the course's: `models/best_model.pt` with "epoch" and "state_dict",
+`outputs/submission.csv`. For loops of one's own there are `process_batch`, `compute_loss`, `train`, `validate`,
+`update_params` and `save_checkpoint`.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,13 +18,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.optim import Optimizer
 
 import fulgurite as pl
+from dkt.criterion import get_criterion
 from dkt.data.table import DataError
-from dkt.dataloader import Student, get_loaders
+from dkt.dataloader import Student, device_of, get_loaders, process_batch
 from dkt.evaluate import accuracy, auc
+from dkt.metric import get_metric
 from dkt.models.course import MODELS, ModelBase
 from dkt.models.sequence import KeepBest
+from dkt.optimizer import get_optimizer
+from dkt.scheduler import get_scheduler, linear_warmup
 from fulgurite.loggers import CSVLogger
 from fulgurite.utilities.types import OptimizerLRScheduler
 
@@ -36,11 +43,7 @@ def get_model(args: argparse.Namespace) -> ModelBase:
     name = str(args.model).lower()
     if name not in MODELS:
         raise ValueError(f"--model {args.model} is unknown; choose one of {', '.join(MODELS)}.")
-    if not hasattr(args, "n_questions"):
-        raise ValueError("the ids are not counted yet; call Preprocess(args).load_train_data(args.file_name) first.")
-    names = ("hidden_dim", "n_layers", "n_tests", "n_questions", "n_tags", "n_heads", "drop_out", "max_seq_len")
-    # lstm is causal in any case and does not ask.
-    return MODELS[name](**{key: getattr(args, key) for key in names}, causal=getattr(args, "causal", False))
+    return MODELS[name](args).to(device_of(args))
 
 
 class CourseTask(pl.LightningModule):
@@ -76,16 +79,12 @@ class CourseTask(pl.LightningModule):
         return cast(Tensor, self.model(**batch)[:, -1].sigmoid())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        kind = {"adam": torch.optim.Adam, "adamW": torch.optim.AdamW}[self.args.optimizer]
-        optimizer = kind(self.parameters(), lr=self.lr, weight_decay=getattr(self.args, "weight_decay", 0.01))
+        optimizer = get_optimizer(self, self.args, self.lr)
         if self.args.scheduler == "linear_warmup":
             steps = int(self.trainer.estimated_stepping_batches)
-            warm = max(1, steps // 10)
-            by_step = torch.optim.lr_scheduler.LambdaLR(
-                optimizer, lambda i: min((i + 1) / warm, max(0.0, (steps - i) / max(1, steps - warm)))
-            )
+            by_step = linear_warmup(optimizer, steps, steps // 10)
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": by_step, "interval": "step"}}
-        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", patience=10, factor=0.5)
+        plateau = get_scheduler(optimizer, self.args)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "valid_auc"}}
 
 
@@ -101,18 +100,90 @@ def learns_from_all(model: nn.Module, loss: str) -> bool:
 
 
 def compute_loss(preds: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean over the positions of `mask`, or else, as in the course, over the last positions."""
+    """Mean over the positions of `mask`, or else, as in the course, over the last positions.
+
+    `preds` are logits, [B, T] or, of the last positions alone, [B].
+    """
+    if preds.shape != targets.shape:
+        raise ValueError(
+            f"compute_loss was given predictions of shape {tuple(preds.shape)} and answers of {tuple(targets.shape)}; "
+            "take the same positions of both."
+        )
     if mask is None:
-        return binary_cross_entropy_with_logits(preds[:, -1], targets[:, -1].float())
+        loss = get_criterion(preds, targets)
+        return (loss[:, -1] if loss.dim() > 1 else loss).mean()
     weight = mask.to(preds.dtype)
     total = binary_cross_entropy_with_logits(preds, targets.float(), weight=weight, reduction="sum")
     return total / weight.sum()
 
 
+def train(
+    train_loader: Iterable[Any], model: nn.Module, optimizer: Optimizer, scheduler: Any = None, args: Any = None
+) -> tuple[float, float, float]:
+    """One epoch by hand, as in the course: (AUC, accuracy, mean loss). In 2021 `args` came fourth."""
+    scheduler, args = (None, scheduler) if args is None else (scheduler, args)
+    model.train()
+    seen, losses = [], []
+    for step, batch in enumerate(train_loader):
+        input = process_batch(batch, args)
+        preds, targets = model(input), input[3]
+        loss = compute_loss(preds, targets)
+        update_params(loss, model, optimizer, scheduler, args)
+        if step % args.log_steps == 0:
+            logger.info("Training steps: %s Loss: %.4f", step, loss.item())
+        seen.append((preds[:, -1].detach().sigmoid(), targets[:, -1]))
+        losses.append(loss.detach())
+    value, correct = _metric_of(seen)
+    mean = float(torch.stack(losses).mean())
+    logger.info("TRAIN AUC : %.4f ACC : %.4f", value, correct)
+    return value, correct, mean
+
+
+def validate(valid_loader: Iterable[Any], model: nn.Module, args: argparse.Namespace) -> tuple[float, float]:
+    """(AUC, accuracy) of the last positions."""
+    model.eval()
+    seen = []
+    with torch.no_grad():
+        for batch in valid_loader:
+            input = process_batch(batch, args)
+            seen.append((model(input)[:, -1].sigmoid(), input[3][:, -1]))
+    value, correct = _metric_of(seen)
+    logger.info("VALID AUC : %.4f ACC : %.4f", value, correct)
+    return value, correct
+
+
+def _metric_of(seen: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    p, targets = (torch.cat(column).float().cpu().numpy() for column in zip(*seen, strict=True))
+    return get_metric(targets, p)
+
+
+def update_params(
+    loss: Tensor, model: nn.Module, optimizer: Optimizer, scheduler: Any = None, args: Any = None
+) -> None:
+    """Backward, clipping to `args.clip_grad`, a step. In 2021 `args` came fourth."""
+    scheduler, args = (None, scheduler) if args is None else (scheduler, args)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    nn.utils.clip_grad_norm_(model.parameters(), args.clip_grad)
+    optimizer.step()
+    if scheduler is not None and args.scheduler == "linear_warmup":
+        scheduler.step()
+    optimizer.zero_grad()
+
+
+def save_checkpoint(state: dict[str, Any], model_dir: str | Path, model_filename: str) -> None:
+    """Write {"epoch": ..., "state_dict": ...} where `load_model` reads it."""
+    Path(model_dir).mkdir(parents=True, exist_ok=True)
+    torch.save(state, Path(model_dir) / model_filename)
+
+
 def run(
-    args: argparse.Namespace, train_data: Sequence[Student], valid_data: Sequence[Student], model: nn.Module
+    args: argparse.Namespace,
+    train_data: Sequence[Student],
+    valid_data: Sequence[Student],
+    model: nn.Module | None = None,
 ) -> pl.Trainer:
-    """Train `model`, keep the weights of the epoch with the best validation AUC in it and in `args.model_dir`."""
+    """Train `model`, or one of `args`, keeping the weights of the best validation AUC in it and in `args.model_dir`."""
+    model = get_model(args) if model is None else model
     train_loader, valid_loader = get_loaders(args, train_data, valid_data)
     task = CourseTask(model, args)
     best = SaveBest(args.patience, Path(args.model_dir) / args.model_name)
@@ -144,9 +215,8 @@ class SaveBest(KeepBest):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
         if self.history[-1] > max(self.history[:-1], default=-1.0):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             weights = cast(nn.Module, pl_module.model).state_dict()
-            torch.save({"epoch": len(self.history), "state_dict": weights}, self.path)
+            save_checkpoint({"epoch": len(self.history), "state_dict": weights}, self.path.parent, self.path.name)
 
 
 def load_model(args: argparse.Namespace) -> ModelBase:
@@ -165,8 +235,9 @@ def load_model(args: argparse.Namespace) -> ModelBase:
     return model
 
 
-def inference(args: argparse.Namespace, test_data: Sequence[Student], model: nn.Module) -> None:
-    """Write the probability of each student's last answer to `outputs/submission.csv`."""
+def inference(args: argparse.Namespace, test_data: Sequence[Student], model: nn.Module | None = None) -> None:
+    """Write the probability of each student's last answer to `outputs/submission.csv`; by default `load_model`'s."""
+    model = load_model(args) if model is None else model
     _, loader = get_loaders(args, None, test_data)
     predictions = _trainer(args, logger=False).predict(CourseTask(model, args), loader)
     path = Path(args.output_dir) / "submission.csv"
@@ -182,5 +253,7 @@ def write_submission(path: Path, probability: np.ndarray[Any, np.dtype[np.float3
 
 
 def _trainer(args: argparse.Namespace, **settings: Any) -> pl.Trainer:
-    accelerator = {"cuda": "gpu"}.get(str(args.device), str(args.device))
-    return pl.Trainer(accelerator=accelerator, devices=1, enable_model_summary=False, **settings)
+    device = device_of(args)
+    accelerator = "auto" if str(args.device) == "auto" else {"cuda": "gpu"}.get(device.type, device.type)
+    devices = 1 if device.index is None else [device.index]
+    return pl.Trainer(accelerator=accelerator, devices=devices, enable_model_summary=False, **settings)

@@ -6,18 +6,54 @@ BERT's feed-forward net is 4 x hidden_dim wide, as BERT's is (the course left 3,
 `causal=True` lets a position read only what is before it, so that every position can be learned from, not the last
 one alone.
 
+Each takes its sizes by name, or the course's `args`; and a batch by name (`model(**batch)`), or as the tuple that
+`process_batch` gives (`model(input)`). What comes out are logits in any case.
+
 B students, T positions, D width, H heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+FIELDS = ("test", "question", "tag", "correct", "mask", "interaction")  # of a batch
 EVERYTHING = 1538, 9455, 913  # tests, questions, tags of the course's data, "unknown" among them
+
+
+_SIZES = ("hidden_dim", "n_layers", "n_tests", "n_questions", "n_tags", "n_heads", "drop_out", "max_seq_len", "causal")
+_OF_2021 = {"n_tests": "n_test", "n_tags": "n_tag"}
+
+
+def sizes_of(args: Any) -> dict[str, Any]:
+    """What a model takes of the course's `args`, in either edition's names."""
+    names = {name: name if hasattr(args, name) else _OF_2021.get(name, name) for name in _SIZES}
+    if not hasattr(args, "n_questions"):
+        raise ValueError("the ids are not counted yet; call Preprocess(args).load_train_data(args.file_name) first.")
+    return {name: getattr(args, theirs) for name, theirs in names.items() if hasattr(args, theirs)}
+
+
+def _takes_args(init: Callable[..., None]) -> Callable[..., None]:
+    """`LSTM(args)` as well as `LSTM(hidden_dim=64, ...)`."""
+    parameters = inspect.signature(init).parameters
+    takes_others = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+    @functools.wraps(init)
+    def made(self: nn.Module, *sizes: Any, **named: Any) -> None:
+        args = sizes[0] if sizes and not isinstance(sizes[0], int) else named.pop("args", None)
+        if args is not None:
+            of_args = {k: v for k, v in sizes_of(args).items() if takes_others or k in parameters}
+            sizes, named = (), of_args | named
+        init(self, *sizes, **named)
+        if args is not None:
+            self.args = args
+
+    return made
 
 
 class ModelBase(nn.Module):
@@ -25,6 +61,7 @@ class ModelBase(nn.Module):
 
     causal = True  # whether the logit of a position depends on nothing behind it
 
+    @_takes_args
     def __init__(
         self,
         hidden_dim: int = 64,
@@ -44,17 +81,23 @@ class ModelBase(nn.Module):
         self.comb_proj = nn.Linear(4 * third, hidden_dim)
         self.fc = nn.Linear(hidden_dim, 1)
 
-    def forward(
-        self, test: Tensor, question: Tensor, tag: Tensor, correct: Tensor, mask: Tensor, interaction: Tensor
-    ) -> Tensor:
+    def forward(self, *input: Any, **batch: Tensor) -> Tensor:
         """[B, T] logits of a right answer; `correct` is not looked at."""
+        first = input[0] if len(input) == 1 and not isinstance(input[0], Tensor) else input
+        given = {**(first if isinstance(first, Mapping) else dict(zip(FIELDS, first, strict=False))), **batch}
+        if missing := [name for name in FIELDS if name not in given and name != "correct"]:
+            raise TypeError(
+                f"{type(self).__name__} was called without {', '.join(missing)}. Write model(**batch), or "
+                "model(process_batch(batch)); process_batch is in dkt.trainer."
+            )
         embedded = [
-            self.embedding_interaction(interaction.int()),
-            self.embedding_test(test.int()),
-            self.embedding_question(question.int()),
-            self.embedding_tag(tag.int()),
+            self.embedding_interaction(given["interaction"].int()),
+            self.embedding_test(given["test"].int()),
+            self.embedding_question(given["question"].int()),
+            self.embedding_tag(given["tag"].int()),
         ]
-        return cast(Tensor, self.fc(self.read(self.comb_proj(torch.cat(embedded, dim=-1)), mask)).squeeze(-1))
+        read = self.read(self.comb_proj(torch.cat(embedded, dim=-1)), given["mask"])
+        return cast(Tensor, self.fc(read).squeeze(-1))
 
     def read(self, x_BTD: Tensor, mask: Tensor) -> Tensor:
         """[B, T, D] each position in the light of the others."""
@@ -64,6 +107,7 @@ class ModelBase(nn.Module):
 class LSTM(ModelBase):
     """Recurrent, and so causal."""
 
+    @_takes_args
     def __init__(
         self,
         hidden_dim: int = 64,
@@ -83,6 +127,7 @@ class LSTM(ModelBase):
 class LSTMATTN(ModelBase):
     """An LSTM, and one layer of attention over what it read."""
 
+    @_takes_args
     def __init__(
         self,
         hidden_dim: int = 64,
@@ -108,6 +153,7 @@ class LSTMATTN(ModelBase):
 class BERT(ModelBase):
     """Attention alone, with a learned vector for each position."""
 
+    @_takes_args
     def __init__(
         self,
         hidden_dim: int = 64,
