@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--progress-bar", "off"]
 
@@ -33,12 +34,16 @@ def dots(ended: threading.Event) -> None:
 
 def main() -> int:
     began, ended = time.monotonic(), threading.Event()
+    last: deque[str] = deque(maxlen=20)  # where it fails, these lines say why
     say("  collecting")
     threading.Thread(target=dots, args=(ended,), daemon=True).start()
     with subprocess.Popen([*PIP, *sys.argv[1:]], stdout=subprocess.PIPE, text=True, encoding="utf-8") as pip:
         for line in pip.stdout or ():
             say(told(line))
+            last.append(line)
     ended.set()
+    if pip.returncode:
+        say("\n" + "".join(last))
     say(f"\n  {'failed' if pip.returncode else 'done'} after {time.monotonic() - began:.0f} s\n")
     return pip.returncode
 
