@@ -61,6 +61,7 @@ def test_python_block_runs(reader, code, where):
         exec(compile(code, where, "exec"), {"__name__": "__main__"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "where"), code_blocks("sh"))
 def test_shell_block_runs(reader, code, where):
     """Of `make` targets and pytest it is seen that they exist, as this may run inside them; everything else is run."""

@@ -8,7 +8,7 @@ import pytest
 
 from helpers.processes import run_ranks
 
-pytestmark = [pytest.mark.multi]
+pytestmark = [pytest.mark.multi, pytest.mark.slow]
 
 HEAD = """
 import os, signal, time

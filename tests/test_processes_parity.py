@@ -75,6 +75,7 @@ answer((shared, bank_after_fit(broadcast_buffers=False)))
 """
 
 
+@pytest.mark.slow
 def test_buffers_are_each_process_its_own_where_ddp_is_told_not_to_share_them() -> None:
     assert run_ranks(BUFFERS, 2) == [([0.0], [0.0]), ([0.0], [1.0, 1.0])]
 

@@ -295,7 +295,11 @@ def differing(a: Any, b: Any, path: str = "") -> list[str]:
     return [] if a == b else [f"{path}: {str(a)[:80]} != {str(b)[:80]}"]
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+QUICK = ("epoch means, shuffling, dropout", "plateau by step, val each 3", "manual, two optimizers", "a metric object")
+EACH = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SETTINGS]
+
+
+@pytest.mark.parametrize("name", EACH)
 def test_every_save_point_continues_bit_for_bit(name: str, tmp_path: Path) -> None:
     setting = SETTINGS[name]
     end, rows, files = run(setting, tmp_path / "whole")

@@ -96,6 +96,7 @@ def test_ctrl_c_finishes_the_batch_and_raises_keyboard_interrupt() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_when_a_checkpoint_is_set_to() -> None:
     code, _, err = finish(start(raises("SIGINT"), ON_EXCEPTION))
     assert code == 0, err
@@ -103,11 +104,13 @@ def test_ctrl_c_saves_when_a_checkpoint_is_set_to() -> None:
     assert torch.load(saved, weights_only=True)["global_step"] == 4
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_nothing_when_it_is_not() -> None:
     finish(start(raises("SIGINT")))
     assert not list(Path().rglob("*.ckpt"))
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_stops_at_once() -> None:
     code, out, err = finish(start(f"{raises('SIGINT')}; {raises('SIGINT').partition(': ')[2]}; say('still here')"))
     assert code == 0, err
@@ -117,6 +120,7 @@ def test_a_second_ctrl_c_stops_at_once() -> None:
     assert "teardown fit" in out
 
 
+@pytest.mark.slow
 def test_ctrl_c_from_outside_while_a_batch_takes_its_time() -> None:
     process = start("time.sleep(0.2)", ON_EXCEPTION)
     assert process.stdout is not None

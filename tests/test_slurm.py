@@ -90,6 +90,7 @@ def test_auto_requeue_may_be_off(job: Path) -> None:
 
 
 @pytest.mark.multi
+@pytest.mark.slow
 def test_a_signal_to_one_of_two_tasks_saves_both_at_the_same_batch(job: Path) -> None:
     script = """
 os.environ["SLURM_PROCID"] = os.environ["SLURM_LOCALID"] = str(RANK)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parents[1]
 COUNT = """
 import sys, warnings
@@ -34,6 +36,7 @@ def calls(kind: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_alias_and_old_names_add_no_call_to_a_step() -> None:
     plain = calls("plain")
     assert "training_step" not in plain and plain.startswith("[(")

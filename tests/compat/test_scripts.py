@@ -173,6 +173,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.multi
+@pytest.mark.slow
 def test_run_reaches_processes_that_are_spawned(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SPAWNS)
     command = [sys.executable, "-m", "fulgurite", "run", "script.py"]

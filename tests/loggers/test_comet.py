@@ -78,6 +78,7 @@ answer([logger.name, same, [m["metric"]["metricName"] for m in messages(logger, 
     assert found == ["old", True, ["p_x"]]
 
 
+@pytest.mark.slow
 def test_comet_is_imported_when_a_logger_is_made_and_only_then():
     found = run_apart("import sys\nfrom fulgurite.loggers import CometLogger\nanswer('comet_ml' in sys.modules)")
     assert found is False

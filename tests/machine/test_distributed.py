@@ -163,6 +163,7 @@ s.destroy()
 
 
 @pytest.mark.multi
+@pytest.mark.slow
 def test_what_three_processes_exchange() -> None:
     for rank, got in enumerate(run_ranks(SCRIPT, 3)):
         assert got == {

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec, TextIO, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TextIO, TypeVar, overload
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -17,13 +17,17 @@ T = TypeVar("T")
 _FRAMEWORK = str(Path(__file__).parents[1])
 _warned: set[str] = set()
 log = logging.getLogger("fulgurite")
+if TYPE_CHECKING:
+    Handler = logging.StreamHandler[TextIO]
+else:
+    Handler = logging.StreamHandler  # Python 3.10 takes no type here
 
 
 class LightningDeprecationWarning(FutureWarning):
     """An old name still works. A FutureWarning, because Python hides a DeprecationWarning from users' modules."""
 
 
-class _StderrUnlessConfigured(logging.StreamHandler[TextIO]):
+class _StderrUnlessConfigured(Handler):
     """Shows messages on stderr until the program sets up logging itself; then its handlers alone show them."""
 
     @property

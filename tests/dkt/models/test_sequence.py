@@ -21,6 +21,7 @@ from dkt.models.sequence import DKT
 TRAIN, TEST = split_students(simulate(students=120, questions=40, skills=8, concepts=3)[0], (0.7, 0.3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", [False, True], ids=["plain", "features"])
 @pytest.mark.parametrize("name", SEQUENCE)
 def test_every_net_learns_something_in_a_few_steps(name, features):
