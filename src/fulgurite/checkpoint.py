@@ -43,12 +43,12 @@ def dump(trainer: Trainer, run: Run, loops: Callable[[Run], dict[str, Any]], wei
         "epoch": trainer.current_epoch,
         "global_step": trainer.global_step,
         "pytorch-lightning_version": LIGHTNING_VERSION,
-        "state_dict": run.strategy.state_dict(),
+        "state_dict": run.strategy.lightning_module_state_dict(),
         "loops": loops(run),
     }
     if not weights_only:
         checkpoint["callbacks"] = {cb.state_key: state for cb in run.callbacks if (state := cb.state_dict())}
-        checkpoint["optimizer_states"] = [optimizer.state_dict() for optimizer in trainer.optimizers]
+        checkpoint["optimizer_states"] = [run.strategy.optimizer_state(optimizer) for optimizer in trainer.optimizers]
         checkpoint["lr_schedulers"] = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
         if state := run.precision.state_dict():
             checkpoint[run.precision.state_key] = state
@@ -218,7 +218,8 @@ def load_weights(run: Run, checkpoint: dict[str, Any]) -> None:
             f"the checkpoint has no 'state_dict' (its keys: {', '.join(map(str, checkpoint))}): it is not a file that "
             "a trainer saved. Load bare weights with model.load_state_dict(torch.load(path))."
         )
-    run.strategy.load_state_dict(weights_as_in(module, checkpoint["state_dict"]), strict=module.strict_loading)
+    as_here = {**checkpoint, "state_dict": weights_as_in(module, checkpoint["state_dict"])}
+    run.strategy.load_model_state_dict(as_here, strict=module.strict_loading)
 
 
 def load_callbacks(run: Run, checkpoint: dict[str, Any]) -> None:
@@ -298,8 +299,7 @@ def _load_optimizers(run: Run, checkpoint: dict[str, Any]) -> None:
             f"the checkpoint holds the state of {len(states)} optimizers, and configure_optimizers returned "
             f"{len(optimizers)}. Resume with the same configure_optimizers."
         )
-    for optimizer, state in zip(optimizers, states, strict=True):
-        run.strategy.load_optimizer(optimizer, state)
+    run.strategy.load_optimizer_state_dict(checkpoint)
     for config, state in zip(run.schedulers, checkpoint.get("lr_schedulers", ()), strict=False):
         config.scheduler.load_state_dict(state)
 

@@ -23,8 +23,10 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
 from fulgurite.callbacks.prediction_writer import BasePredictionWriter
+from fulgurite.hooks import overrides
 from fulgurite.machine.precision import Precision
 from fulgurite.machine.requeue import requeue
+from fulgurite.machine.strategy import Strategy
 from fulgurite.shards import (
     TRUE_LENGTHS,
     EvalShare,
@@ -44,7 +46,7 @@ from fulgurite.utilities.data import extract_batch_size, sized_len, twin_of
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import rank_zero_warn
 from fulgurite.utilities.seed import collect_rng_state, pl_worker_init_function, restore_rng_state
-from fulgurite.utilities.tree import apply_to_collection
+from fulgurite.utilities.tree import apply_to_collection, move_data_to_device
 
 if TYPE_CHECKING:
     from fulgurite.machine.distributed import DistributedStrategy
@@ -135,9 +137,10 @@ class DataFlow:
         elif isinstance(loaders, (list, tuple, Mapping)):
             combined = CombinedLoader(loaders, mode="max_size_cycle" if training else "sequential")
         else:
-            loader = self._prepared(loaders, stage)
+            loader = self.run.strategy.process_dataloader(self._prepared(loaders, stage))
             return loader if training else [loader]
-        combined.flattened = [self._prepared(loader, stage) for loader in combined.flattened]
+        process = self.run.strategy.process_dataloader
+        combined.flattened = [process(self._prepared(loader, stage)) for loader in combined.flattened]
         if training:
             return combined
         return list(combined.flattened) if combined.mode == "sequential" else [combined]
@@ -330,7 +333,7 @@ class DataFlow:
             yield taken.pop(), i == count
 
     def _delivered(self, batches: Batches) -> Batches:
-        run, results, transfer = self.run, self.run.results, self.run.transfer
+        run, results = self.run, self.run.results
         fetch = batches.__next__ if run.profiler is None else run.profiled_fetch(batches.__next__)
         trainer, agreement = run.trainer, run.agreement
         while True:
@@ -342,7 +345,7 @@ class DataFlow:
                 batch, last = fetch()
             except StopIteration:
                 return
-            if transfer is not None:
+            if (transfer := run.transfer) is not None:
                 batch = transfer(batch, 0)
             results.batch, results.batch_size = batch, None
             taken = [batch]
@@ -460,7 +463,7 @@ class DataFlow:
     def eval_batches(self, stage: str, limit: int | float) -> Iterator[tuple[Any, ...]]:
         """(batch, i), or (batch, i, k) with several loaders; at most `limit` of each."""
         run = self.run
-        results, transfer, loaders = run.results, run.transfer, self.evaluation[stage]
+        results, loaders = run.results, self.evaluation[stage]
         several = len(loaders) > 1
         seen = run.progress.eval_batches.setdefault(stage, [0] * len(loaders))
         batches, iterated = 0, loaders
@@ -477,7 +480,7 @@ class DataFlow:
             own = islice(_batches(iterated[k]), None if math.isinf(count) else int(count))
             for i, batch in enumerate(run.strategy.in_company(own, self._is_over)):
                 batches += 1
-                if transfer is not None:
+                if (transfer := run.transfer) is not None:
                     batch = transfer(batch, k)
                 results.batch, results.batch_size = batch, None
                 yield (batch, i, k) if several else (batch, i)
@@ -680,20 +683,15 @@ def _ended_early(stop: StopIteration | None, done: int, count: int, stage: str =
 
 def own_transfer(run: Run) -> Callable[[Any, int], Any] | None:
     """Everything that happens to a batch between loader and step, as one function; None where nothing does."""
-    steps: list[Callable[[Any, int], Any]] = []
+    strategy, steps = run.strategy, list[Callable[[Any, int], Any]]()
     if type(run.precision).convert_input is not Precision.convert_input:
         steps.append(lambda batch, k: run.precision.convert_input(batch))
-    before = run.data_hook("on_before_batch_transfer")
-    transfer = run.data_hook("transfer_batch_to_device")
-    after = run.data_hook("on_after_batch_transfer")
-    if before:
+    if before := run.data_hook("on_before_batch_transfer"):
         steps.append(before)
-    if transfer:
-        steps.append(lambda batch, k: transfer(batch, run.device, k))
-    elif run.device.type != "cpu":
-        steps.append(lambda batch, k: run.strategy.batch_to_device(batch))
-    if after:
-        steps.append(after)
+    if overrides(strategy, "batch_to_device", Strategy):
+        steps.append(lambda batch, k: strategy.batch_to_device(batch, dataloader_idx=k))
+    else:
+        steps += moving(run, run.device)
     if len(steps) < 2:
         return steps[0] if steps else None
 
@@ -703,3 +701,15 @@ def own_transfer(run: Run) -> Callable[[Any, int], Any] | None:
         return batch
 
     return all_steps
+
+
+def moving(run: Run, device: torch.device) -> list[Callable[[Any, int], Any]]:
+    """What brings a batch to a device, by the hooks that somebody overrides."""
+    steps = list[Callable[[Any, int], Any]]()
+    if transfer := run.data_hook("transfer_batch_to_device"):
+        steps.append(lambda batch, k: transfer(batch, device, k))
+    elif device.type != "cpu":
+        steps.append(lambda batch, k: move_data_to_device(batch, device))
+    if after := run.data_hook("on_after_batch_transfer"):
+        steps.append(after)
+    return steps

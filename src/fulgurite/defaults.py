@@ -287,7 +287,9 @@ def loggers_of(logger: Any, root: str, fast_dev_run: bool) -> list[Logger]:
 
         installed = any(importlib.util.find_spec(name) for name in ("tensorboard", "tensorboardX"))
         return [(loggers.TensorBoardLogger if installed else loggers.CSVLogger)(root, name="lightning_logs")]
-    return list(logger) if isinstance(logger, Iterable) else [logger]
+    from fulgurite.loggers.logger import Logger
+
+    return [logger] if isinstance(logger, Logger) or not isinstance(logger, Iterable) else list(logger)
 
 
 def profiler_of(profiler: Profiler | str | None) -> tuple[Profiler, Profiler | None]:

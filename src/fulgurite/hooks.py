@@ -1,12 +1,14 @@
 """THE table of hooks: who has them, in which order they run, whether one may log there and with which defaults.
 
-`resolve` turns the table into flat tuples of bound functions, once a stage and once an epoch. A hook that nobody
-overrides is the empty tuple, so an unused hook costs nothing.
+`resolve` turns the table into flat tuples of bound functions, once a stage and once an epoch; and anew when a method is
+assigned on an object that takes part in a run, which its `__setattr__` tells the run (docs/method-lookup.md). A hook
+that nobody overrides is the empty tuple, so an unused hook costs nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +102,41 @@ TABLE: dict[str, Hook] = {
     ]
 }
 
+# assigned on an object, these change what a run calls: "batch_to_device" is a strategy's, the other is no method
+LOOKED_UP = frozenset({*TABLE, "automatic_optimization", "batch_to_device"})
+_going_on: list[Run] = []
+
+
+@contextmanager
+def going_on(run: Run) -> Iterator[None]:
+    """Inside, the run hears of what is assigned on the objects whose methods it calls."""
+    _going_on.append(run)
+    try:
+        yield
+    finally:
+        _going_on.remove(run)
+
+
+class Watched:
+    """Tells the runs that call its methods when one is assigned or deleted on an instance: they look it up anew."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in LOOKED_UP and _going_on:
+            _renew_runs_of(self, name)
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        if name in LOOKED_UP and _going_on:
+            _renew_runs_of(self, name)
+
+
+def _renew_runs_of(owner: Watched, name: str) -> None:
+    for run in tuple(_going_on):
+        if any(owner is other for other in run.called):
+            run.renew(name)
+
+
 Calls = tuple[Callable[..., Any], ...]
 
 
@@ -125,10 +162,11 @@ class Hooks:
     epoch_end: Calls
     batch_start: Calls
     batch_end: Calls
+    step: Callable[..., Any]
 
 
 TRAINING = [name for name in Hooks.__annotations__ if name.startswith("on_")]
-EVALUATION = [name for name in Hooks.__annotations__ if name not in TRAINING]
+EVALUATION = [name for name in Hooks.__annotations__ if name not in TRAINING and name != "step"]
 
 
 def overrides(obj: object, name: str, base: type) -> bool:
@@ -137,26 +175,36 @@ def overrides(obj: object, name: str, base: type) -> bool:
     return own is not None and getattr(own, "__func__", own) is not getattr(base, name, None)
 
 
-def resolve(run: Run, stage: str, into: Hooks | None = None) -> Hooks:
+def method_of(owner: object, name: str) -> Callable[..., Any]:
+    """A method, bound; that of a foreign class by its name at each call, for nobody tells when it is assigned."""
+    if isinstance(owner, Watched):
+        return getattr(owner, name)  # type: ignore[no-any-return]  # hooks are callables
+
+    def by_name(*args: Any, **kwargs: Any) -> Any:
+        method = getattr(owner, name, None)
+        return method(*args, **kwargs) if method is not None else None
+
+    return by_name
+
+
+def resolve(run: Run, stage: str, hooks: Hooks) -> None:
     """Find for every hook of `stage` ("train", "validation", "test", "predict") whom to call, in which order.
 
-    `into` renews an object in place, so that a method patched on or a callback added takes effect at the next epoch.
+    The tuples are put into `hooks`: one that is being walked is walked to its end, the next walk is of the new one.
     """
-    hooks = into or Hooks()
     for name in TRAINING if stage == "train" else EVALUATION:
         setattr(hooks, name, calls(run, name if stage == "train" else f"on_{stage}_{name}"))
-    return hooks
 
 
 def owners(run: Run, name: str) -> list[str]:
     """Who is called at the hook `name`, by class, in the order of the calls."""
     first, module, last = _in_order(run, name)
-    return [type(owner).__name__ for owner in (*first, *module, *last)]
+    return [type(owner).__name__ for owner in (*first, *module, *last) if hasattr(owner, name)]
 
 
 def _in_order(run: Run, name: str) -> tuple[list[Callback], list[LightningModule], list[Callback]]:
-    """Who has the hook: callbacks, the module, and at the epoch's end the callbacks that monitor after it."""
-    callbacks = [cb for cb in run.callbacks if overrides(cb, name, run.callback_base)]
+    """Who has, or may get, the hook: callbacks, the module, and at the epoch's end callbacks that monitor after it."""
+    callbacks = [cb for cb in run.callbacks if not isinstance(cb, Watched) or overrides(cb, name, run.callback_base)]
     last = [cb for cb in callbacks if getattr(cb, "_monitors", False)] if name == "on_train_epoch_end" else []
     module = [run.module] if TABLE[name].module and overrides(run.module, name, run.module_base) else []
     return [cb for cb in callbacks if cb not in last], module, last
@@ -175,7 +223,8 @@ def calls(run: Run, name: str, before_monitors: Calls = ()) -> Calls:
 
 def _for_callback(run: Run, name: str, callback: Callback) -> Callable[..., Any]:
     trainer, module = run.trainer, run.module
-    method = profiled(run, f"[Callback]{callback.state_key}.{name}", getattr(callback, name))
+    key = getattr(callback, "state_key", type(callback).__qualname__)
+    method = profiled(run, f"[Callback]{key}.{name}", method_of(callback, name))
 
     def call(*args: Any, **kwargs: Any) -> None:  # what a callback returns has no say
         before, run.fx = run.fx, name
@@ -189,7 +238,12 @@ def _for_callback(run: Run, name: str, callback: Callback) -> Callable[..., Any]
 
 def for_module(run: Run, name: str) -> Callable[..., Any]:
     """The module's own method `name`, so that `self.log` inside it knows where it is."""
-    method = profiled(run, f"[LightningModule]{type(run.module).__name__}.{name}", getattr(run.module, name))
+    action = f"[LightningModule]{type(run.module).__name__}.{name}"
+    return inside(run, name, profiled(run, action, getattr(run.module, name)))
+
+
+def inside(run: Run, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method as the place `name`, which `self.log` inside it finds itself in."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         before, run.fx = run.fx, name

@@ -134,7 +134,7 @@ def before_step(run: Run, optimizer: Optimizer) -> None:  # also at each step() 
 
 
 def evaluate(run: Run, stage: str, limit: int | float) -> None:  # never called with nothing to evaluate
-    with run.evaluating(stage) as (hooks, step, results):  # eval mode, no_grad; both restored on the way out
+    with run.evaluating(stage) as (hooks, results):  # eval mode, no_grad; both restored on the way out
         for hook in hooks.start:
             hook()
         for hook in hooks.epoch_start:
@@ -142,7 +142,7 @@ def evaluate(run: Run, stage: str, limit: int | float) -> None:  # never called 
         for args in run.data.eval_batches(stage, limit):  # (batch, i), or (batch, i, k) with several loaders
             for hook in hooks.batch_start:
                 hook(*args)
-            output = step(*args)
+            output = hooks.step(*args)
             for hook in hooks.batch_end:
                 hook(output, *args)
         for hook in hooks.epoch_end:

@@ -188,7 +188,11 @@ class LightningOptimizer:
 
     def step(self, closure: Callable[[], Any] | None = None, **kwargs: Any) -> Any:
         """One optimizer step, as the trainer takes it."""
-        return self._run.step_optimizer(self._optimizer, closure, **kwargs)
+        run = self._run
+        result = run.step_optimizer(self._optimizer, closure, **kwargs)
+        if not run.module.automatic_optimization:
+            run.progress.global_step += 1
+        return result
 
     @contextlib.contextmanager
     def toggle_model(self, sync_grad: bool = True) -> Iterator[None]:

@@ -7,8 +7,9 @@ import inspect
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -19,8 +20,9 @@ from fulgurite.agreement import Agreement
 from fulgurite.callbacks.callback import Callback
 from fulgurite.core.datamodule import LightningDataModule
 from fulgurite.core.module import LightningModule
-from fulgurite.dataflow import DataFlow, own_transfer
-from fulgurite.hooks import Hooks, calls, for_module, overrides, profiled, resolve
+from fulgurite.dataflow import DataFlow, moving, own_transfer
+from fulgurite.hooks import Hooks, calls, for_module, inside, method_of, overrides, profiled, resolve
+from fulgurite.machine.strategy import Strategy
 from fulgurite.optimizers import LightningOptimizer, NoOptimizer, configured, gradients_of, parameters_of
 from fulgurite.progress import Progress
 from fulgurite.results import NoResults, Results, as_numbers, first_not_finite, warn_not_finite
@@ -51,6 +53,16 @@ def loader_hook(stage: str) -> str:
     return f"{STAGES[stage].dataloader_prefix}_dataloader"
 
 
+@dataclass(frozen=True)
+class Given:
+    """Where a stage's loaders come from, instead of a hook: what the call was given."""
+
+    loaders: Callable[[], Any]
+
+    def __call__(self) -> Any:
+        return self.loaders()
+
+
 class Run:
     """One stage's resolved state. The loop reads plain attributes and asks the predicates; nothing is looked up."""
 
@@ -66,7 +78,6 @@ class Run:
     ) -> None:
         self.trainer, self.module, self.sources = trainer, module, sources
         self.fx = ""  # the hook that is running: where `self.log` is
-        self.callbacks = trainer.callbacks
         self.profiler = trainer._active_profiler
         self.strategy, self.precision = trainer.strategy, trainer.precision_plugin
         self.device = self.strategy.root_device
@@ -80,6 +91,10 @@ class Run:
         self.val_seconds: float | None = None
         self.sanity_batches: int | float = 0
         self.before_step = before_step
+        self.step_optimizer = self.take_step
+        self.first_output = self._first_output  # looks at the first thing that a training step returns
+        self.around: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {}  # put around a step, by name
+        self.is_resolved = self._resolving = self._checks_gradients = False
         self.in_sanity_check = False
         self.factor: float | Tensor = 1.0  # of the loss, so that each sample counts alike on whichever process
         self.weighs_itself: bool | None = None  # the step returns "weight"
@@ -106,27 +121,78 @@ class Run:
         self.agreement = Agreement(self)  # of several processes
         self.told: Trainer | Agreement = trainer if self.alone else self.agreement  # whose word to stop counts
 
+    @property
+    def callbacks(self) -> list[Callback]:
+        return self.trainer.callbacks
+
+    @property
+    def called(self) -> tuple[object, ...]:
+        """The objects whose methods this run calls."""
+        return (self.module, self.trainer.datamodule, self.strategy, *self.callbacks)
+
     # resolving
-    def resolve_training(self) -> None:
-        """Everything the training loop calls, once the module is set up and its optimizers are known."""
-        module = self.module
-        self._resolve_hooks()
-        self.fx = "training_step"
-        self.transfer = own_transfer(self)
-        training_step = self._profiled("training_step", self.strategy.step("training_step"))
-        self.training_step = self._taking_batch_idx(training_step)
+    def begin(self) -> None:
+        """From here on everything that the loop calls is known: the module is set up, and so are its optimizers."""
+        self.is_resolved = True
+        if self.training:
+            self.fx = "training_step"
+            self.as_output = self.first_output
+            self.has_plateau = any(config.reduce_on_plateau for config in self.schedulers)
+            self._checks_gradients = True  # before the first optimizer step
+        self.resolve()
+
+    def renew(self, name: str) -> None:
+        """The method `name` of an object in `called` was assigned or deleted: it is used from now on."""
+        if self._resolving:
+            return
+        if self.is_resolved and self.training and name in ("training_step", "automatic_optimization"):
+            self.as_output = self.first_output
+        self.resolve()
+
+    def resolve(self) -> None:
+        """Find whom to call, and decide what follows from it: at the start, at each epoch, and when one is assigned."""
+        self._resolving = True
+        try:
+            self._find_sources()
+            if self.is_resolved:
+                self.transfer = own_transfer(self)
+                for stage, hooks in self.eval_hooks.items():
+                    self._resolve_evaluation(stage, hooks)
+                if self.training:
+                    self._resolve_hooks()
+                    self._resolve_steps()
+        finally:
+            self._resolving = False
+
+    def _find_sources(self) -> None:
+        for stage, source in self.sources.items():
+            if not isinstance(source, Given):
+                self.sources[stage] = self.trainer._sources[stage] = self.trainer._find_source(stage)
+        self.validates = self.trainer.enable_validation
+
+    def _resolve_steps(self) -> None:
+        module, strategy = self.module, self.strategy
+        self.training_step = self._around("training_step", self._taking_batch_idx(self._step("training_step")))
         self.in_precision = self.precision.around("train") or contextlib.nullcontext
         self.backward = self._method("backward")
+        if overrides(strategy, "backward", Strategy):
+            self.backward = inside(self, "backward", self._profiled("backward", self._strategy_backward))
         if not self.alone:
             self.training_step = self._among_others(self.training_step)
             self.backward = self._counting_samples(self.backward)
-        self.as_output = self._first_output
         self.zero_grad = self._method("optimizer_zero_grad")
         self.optimizer_step = self._running_the_closure(module.optimizer_step)
         self.lr_scheduler_step = self._method("lr_scheduler_step")
         self.own_clipping = self._own("configure_gradient_clipping")
-        self.has_plateau = any(config.reduce_on_plateau for config in self.schedulers)
-        self._check_gradients_at_first_step()
+        self.step_optimizer = self._strategy_step if overrides(strategy, "optimizer_step", Strategy) else self.take_step
+        self._find_plain_step()
+
+    def _strategy_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        optimizer = self.optimizers[0] if self.module.automatic_optimization else None
+        self.strategy.backward(loss, optimizer, *args, **kwargs)
+
+    def _strategy_step(self, optimizer: Optimizer, closure: Callable[[], Any] | None, **kwargs: Any) -> Any:
+        return self.strategy.optimizer_step(optimizer, closure or _nothing, self.strategy.model, **kwargs)
 
     def configure_optimizers(self) -> None:
         optimizers, self.schedulers = configured(self.module)
@@ -156,24 +222,29 @@ class Run:
         """From here on these are stepped."""
         self.optimizers = optimizers or [NoOptimizer()]
         self.wrapped_optimizers = [LightningOptimizer(optimizer, self) for optimizer in self.optimizers]
+        self._find_plain_step()
+
+    def _find_plain_step(self) -> None:
         self.plain_step = (
             not overrides(self.module, "optimizer_step", LightningModule)
+            and not overrides(self.strategy, "optimizer_step", Strategy)
             and self.precision.scaler is None
             and self.profiler is None
             and all(type(o).__module__.startswith("torch.optim") and not isinstance(o, LBFGS) for o in self.optimizers)
         )
 
     def begin_epoch(self) -> None:
-        """Before the hooks of a new epoch: reload loaders that are due, find methods patched on since."""
-        self.data.reload_if_due()
-        self._resolve_hooks()
+        """Before the hooks of a new epoch: find methods patched on classes since, reload loaders that are due."""
         self.eval_hooks.clear()
-        if self.progress.total_batch == 0:
-            self._check_gradients_at_first_step()
+        self.resolve()
+        self.data.reload_if_due()
 
     def _resolve_hooks(self) -> None:
         """Find whom to call; among several processes, also where values are put together and stops agreed on."""
-        hooks = resolve(self, "train", into=self.hooks)
+        hooks = self.hooks
+        resolve(self, "train", hooks)
+        if self._checks_gradients:
+            hooks.on_before_optimizer_step = (self._check_gradients, *hooks.on_before_optimizer_step)
         if self.alone:
             return
         together, agree = self._put_together, self.agreement.exchange
@@ -194,6 +265,14 @@ class Run:
             return for_module(self, name)
         return self._own(name) or getattr(self.module, name)  # type: ignore[no-any-return]  # methods are callables
 
+    def _step(self, name: str) -> Callable[..., Any]:
+        """The module's step as the strategy runs it; through the method of that name where the strategy has its own."""
+        own = overrides(self.strategy, name, Strategy)
+        return self._profiled(name, getattr(self.strategy, name) if own else self.strategy.step(name))
+
+    def _around(self, name: str, step: Callable[..., Any]) -> Callable[..., Any]:
+        return self.around[name](step) if name in self.around else step
+
     def _profiled(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         return profiled(self, f"[Strategy]{type(self.strategy).__name__}.{name}", method)
 
@@ -202,7 +281,7 @@ class Run:
 
     def _taking_batch_idx(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """`training_step(batch)` without a batch_idx is allowed."""
-        parameters = inspect.signature(self.module.training_step).parameters
+        parameters = _parameters(self.module.training_step)
         if "dataloader_iter" in parameters:
             raise NotImplementedError(
                 f"{type(self.module).__qualname__}.training_step takes dataloader_iter, and here every step is given "
@@ -222,7 +301,8 @@ class Run:
             def noted() -> Any:
                 nonlocal ran
                 ran = True
-                return closure()
+                with torch.enable_grad():  # where the module's optimizer_step runs it under no_grad
+                    return closure()
 
             optimizer_step(epoch, batch_idx, optimizer, noted)  # not a place of its own: training_step logs inside it
             if not ran:
@@ -308,8 +388,14 @@ class Run:
         """A transfer hook that somebody overrides; the data module's wins over the module's."""
         datamodule = self.trainer.datamodule
         if datamodule is not None and overrides(datamodule, name, LightningDataModule):
-            return getattr(datamodule, name)  # type: ignore[no-any-return]  # hooks are callables
+            return method_of(datamodule, name)
         return self._own(name)
+
+    def to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """What a strategy's `batch_to_device` does, where somebody has put something around it."""
+        for step in moving(self, device):
+            batch = step(batch, dataloader_idx)
+        return batch
 
     # loaders
     def has_loader(self, stage: str) -> bool:
@@ -335,19 +421,22 @@ class Run:
         """Steps take `dataloader_idx` if and only if there are several loaders."""
         name = f"{stage}_step"
         several = len(self.data.evaluation[stage]) > 1
-        parameters = inspect.signature(getattr(self.module, name)).parameters
+        parameters = _parameters(getattr(self.module, name))
         if several and _positions(getattr(self.module, name)) < 3:
             raise RuntimeError(
                 f"there are {len(self.data.evaluation[stage])} {stage} loaders, and {name}"
                 f"({', '.join(parameters)}) does not say which one a batch is from. "
                 f"Write def {name}(self, batch, batch_idx, dataloader_idx)."
             )
-        needs = parameters.get("dataloader_idx")
-        if not several and needs is not None and needs.default is needs.empty:
-            raise RuntimeError(
-                f"{name} takes a dataloader_idx, and there is one {stage} loader. "
-                "Leave the argument out, or give it a default: dataloader_idx=0."
-            )
+        around = [f"on_{stage}_batch_start", f"on_{stage}_batch_end"]
+        hooks = [(self.module, name), *((owner, hook) for owner in (self.module, *self.callbacks) for hook in around)]
+        for owner, hook in hooks if not several else ():
+            needs = _parameters(getattr(owner, hook, None)).get("dataloader_idx")
+            if needs is not None and needs.default is needs.empty:
+                raise RuntimeError(
+                    f"{type(owner).__qualname__}.{hook} takes a dataloader_idx, and there is one {stage} loader. "
+                    "Leave the argument out, or give it a default: dataloader_idx=0."
+                )
 
     # predicates of the counters
     def steps_after(self, batches: int) -> bool:
@@ -514,27 +603,22 @@ class Run:
             self.as_output = self.as_output_of
         return output
 
-    def _check_gradients_at_first_step(self) -> None:
+    def _check_gradients(self, optimizer: Optimizer) -> None:
         """Before the first optimizer step, once: does the optimizer hold anything this module trains?"""
-
-        def check(optimizer: Optimizer) -> None:
-            self.hooks.on_before_optimizer_step = tuple(
-                hook for hook in self.hooks.on_before_optimizer_step if hook is not check
+        self._checks_gradients = False
+        self.hooks.on_before_optimizer_step = calls(self, "on_before_optimizer_step")
+        if not self.alone and self.module.automatic_optimization:
+            without = [p for p in self.module.parameters() if p.requires_grad and p.grad is None]
+            if (error := cast("DistributedStrategy", self.strategy).unused(without)) is not None:
+                raise error
+        held = parameters_of(optimizer)
+        own = {id(parameter) for parameter in self.module.parameters()}
+        if held and not any(id(p) in own or p.grad is not None for p in held):
+            raise MisconfigurationException(
+                f"{type(optimizer).__name__} holds {len(held)} parameters, none of them of "
+                f"{type(self.module).__name__}, and none got a gradient: training would change nothing. "
+                "Build it with self.parameters() in configure_optimizers."
             )
-            if not self.alone and self.module.automatic_optimization:
-                without = [p for p in self.module.parameters() if p.requires_grad and p.grad is None]
-                if (error := cast("DistributedStrategy", self.strategy).unused(without)) is not None:
-                    raise error
-            held = parameters_of(optimizer)
-            own = {id(parameter) for parameter in self.module.parameters()}
-            if held and not any(id(p) in own or p.grad is not None for p in held):
-                raise MisconfigurationException(
-                    f"{type(optimizer).__name__} holds {len(held)} parameters, none of them of "
-                    f"{type(self.module).__name__}, and none got a gradient: training would change nothing. "
-                    "Build it with self.parameters() in configure_optimizers."
-                )
-
-        self.hooks.on_before_optimizer_step = (check, *self.hooks.on_before_optimizer_step)
 
     def free_gradients(self) -> None:
         """Give back the gradients' memory before validation."""
@@ -569,28 +653,26 @@ class Run:
         else:
             raise MisconfigurationException(f"gradient_clip_algorithm={algorithm!r} is not one of 'norm' and 'value'.")
 
-    def step_optimizer(self, optimizer: Optimizer, closure: Callable[[], Any] | None, **kwargs: Any) -> Any:
+    def take_step(self, optimizer: Optimizer, closure: Callable[[], Any] | None, **kwargs: Any) -> Any:
         """What `step()` of the optimizer that users hold does: closure, before_step, step."""
-        if self.precision.scaler is None:
 
-            def prepared() -> Any:
+        def prepared() -> Any:
+            with torch.enable_grad():  # many optimizers step under no_grad, and call it there
                 result = closure() if closure is not None else None
-                self.before_step(self, optimizer)
-                return result
+            self.before_step(self, optimizer)
+            return result
 
-            result: Any = optimizer.step(prepared, **kwargs)
-        else:
-            if isinstance(optimizer, LBFGS):
-                raise MisconfigurationException("LBFGS does not work with a GradScaler; use precision='bf16-mixed'.")
-            if closure is not None and closure() is None and self.module.automatic_optimization:
-                self._before_no_step(optimizer)  # a skipped batch has no gradients to unscale
-                result = None
-            else:
-                self.before_step(self, optimizer)
-                result = self.precision.step(optimizer, **kwargs)
-        if not self.module.automatic_optimization:
-            self.progress.global_step += 1
-        return result
+        if self.precision.scaler is None:
+            return optimizer.step(closure=prepared, **kwargs)
+        if isinstance(optimizer, LBFGS):
+            raise MisconfigurationException("LBFGS does not work with a GradScaler; use precision='bf16-mixed'.")
+        with torch.enable_grad():
+            skipped = closure is not None and closure() is None and self.module.automatic_optimization
+        if skipped:  # a skipped batch has no gradients to unscale
+            self._before_no_step(optimizer)
+            return None
+        self.before_step(self, optimizer)
+        return self.precision.step(optimizer, **kwargs)
 
     def _before_no_step(self, optimizer: Optimizer) -> None:
         for hook in self.hooks.on_before_optimizer_step:
@@ -671,7 +753,7 @@ class Run:
             self.data.restore_draws(draws)
 
     @contextmanager
-    def evaluating(self, stage: str) -> Iterator[tuple[Hooks, Callable[..., Any], Results]]:
+    def evaluating(self, stage: str) -> Iterator[tuple[Hooks, Results]]:
         """Eval mode and no gradients; both restored on the way out, and `self.log` where it was."""
         state = self.trainer.state
         if stage not in self.data.evaluation:
@@ -684,13 +766,14 @@ class Run:
         self.fx = f"{stage}_step"
         if not self.in_sanity_check:
             state.stage = STAGES[stage]
-        hooks = self.eval_hooks.get(stage) or self.eval_hooks.setdefault(stage, self._with_collector(stage))
+        if stage not in self.eval_hooks:
+            self._resolve_evaluation(stage, self.eval_hooks.setdefault(stage, Hooks()))
         inference = self.trainer.inference_mode and not self.training
         if self.training and not self.alone:
             cast("DistributedStrategy", self.strategy).share_buffers()
         try:
             with torch.inference_mode() if inference else torch.no_grad(), self._eval_mode(stage):
-                yield hooks, self._evaluation_step(stage), results
+                yield self.eval_hooks[stage], results
             if self.training and not self.alone:
                 self.validated_time = time.monotonic()
                 self.agreement.exchange()  # what the hooks of its end have decided
@@ -714,24 +797,25 @@ class Run:
                 for module, training in modes:
                     module.training = training
 
-    def _with_collector(self, stage: str) -> Hooks:
-        hooks = resolve(self, stage)
+    def _resolve_evaluation(self, stage: str, hooks: Hooks) -> None:
+        resolve(self, stage, hooks)
+        hooks.step = self._evaluation_step(stage)
         if stage == "predict" and self.trainer._keep_predictions:
-            self.predictions = [[] for _ in self.data.evaluation[stage]]
+            self.predictions = self.predictions or [[] for _ in self.data.evaluation[stage]]
+            hooks.batch_end = (*hooks.batch_end, self._keep_prediction)
 
-            def collect(output: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-                self.predictions[dataloader_idx].append(move_data_to_device(output, "cpu"))
-
-            hooks.batch_end = (*hooks.batch_end, collect)
-        return hooks
+    def _keep_prediction(self, output: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.predictions[dataloader_idx].append(move_data_to_device(output, "cpu"))
 
     def _evaluation_step(self, stage: str) -> Callable[..., Any]:
         """`validation_step` and its siblings, in this run's precision, given what arguments it takes."""
-        step = self._profiled(f"{stage}_step", getattr(self.module, f"{stage}_step"))
-        if _positions(getattr(self.module, f"{stage}_step")) == 1:
+        name = f"{stage}_step"
+        self.check_dataloader_idx(stage)
+        step = self._step(name)
+        if _positions(getattr(self.module, name)) == 1:
             one_argument = step
             step = lambda batch, *_: one_argument(batch)  # noqa: E731
-        context = self.precision.around(stage)
+        step, context = self._around(name, step), self.precision.around(stage)
         if context is None:
             return step
 
@@ -760,9 +844,21 @@ class Run:
             )
 
 
+def _parameters(method: Any) -> Mapping[str, inspect.Parameter]:
+    """What a method takes; whatever it is given, where it does not say."""
+    try:
+        return inspect.signature(method).parameters
+    except (TypeError, ValueError):  # no function of Python's, such as one of TorchScript
+        return {"args": inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL)}
+
+
 def _positions(step: Callable[..., Any]) -> int | float:
     """How many arguments a step takes by position."""
-    parameters = inspect.signature(step).parameters.values()
+    parameters = _parameters(step).values()
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return math.inf
     return sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+
+
+def _nothing() -> None:
+    """The closure of a step that was called without one."""

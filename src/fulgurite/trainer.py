@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from functools import partial
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,14 +25,13 @@ from fulgurite import loop
 from fulgurite.callbacks.callback import Callback
 from fulgurite.callbacks.checkpoint import Checkpoint
 from fulgurite.compat.adapt import Patches, adapt, watch_outputs
-from fulgurite.compat.arguments import removed_arguments, renamed_arguments
+from fulgurite.compat.arguments import removed_arguments, takes_old_names, with_new_names
 from fulgurite.compat.checkpoints import migrated
 from fulgurite.compat.loops import EvaluationLoopView, FitLoopView, PredictionLoopView, loops_of, progress_of
 from fulgurite.compat.members import OldMembers
 from fulgurite.core.datamodule import LightningDataModule
 from fulgurite.core.hparams import is_equal
 from fulgurite.core.module import LightningModule
-from fulgurite.dataflow import own_transfer
 from fulgurite.defaults import (
     checked_flags,
     checkpoint_path,
@@ -41,7 +41,7 @@ from fulgurite.defaults import (
     profiler_of,
     strategy_of,
 )
-from fulgurite.hooks import calls, for_module, overrides
+from fulgurite.hooks import calls, for_module, going_on, overrides
 from fulgurite.machine.accelerators import Accelerator, accelerator_of
 from fulgurite.machine.devices import resolve_devices
 from fulgurite.machine.environments import ClusterEnvironment, environment_of
@@ -50,7 +50,7 @@ from fulgurite.machine.signals import handled
 from fulgurite.machine.strategy import Strategy, TorchCheckpointIO
 from fulgurite.progress import Progress
 from fulgurite.results import Metrics, MetricSource, Results, as_number
-from fulgurite.run import STAGES, Run, loader_hook
+from fulgurite.run import STAGES, Given, Run, loader_hook
 from fulgurite.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
 from fulgurite.tables import results_table
 from fulgurite.utilities.cloud_io import local_path
@@ -252,7 +252,7 @@ class Trainer(OldMembers):
         self._began = 0.0, 0  # when the last fit began, and after how many batches of fits before
 
     # the four things one does
-    @renamed_arguments(train_dataloader="train_dataloaders", val_dataloader="val_dataloaders")
+    @takes_old_names(train_dataloader="train_dataloaders", val_dataloader="val_dataloaders")
     def fit(
         self,
         model: LightningModule,
@@ -261,6 +261,7 @@ class Trainer(OldMembers):
         datamodule: LightningDataModule | None = None,
         ckpt_path: str | Path | None = None,
         weights_only: bool | None = None,
+        **old: Any,
     ) -> None:
         """Train.
 
@@ -273,6 +274,9 @@ class Trainer(OldMembers):
             ckpt_path: a checkpoint to go on from: a path, "best", "last" or "hpc".
             weights_only: how to unpickle the checkpoint; by default safely, with an error that names what is refused.
         """
+        if old:
+            Trainer.fit(self, **with_new_names("Trainer.fit", locals(), old))
+            return
         if self.strategy.launcher is not None:  # this call is then made in each of the processes
             self.strategy.launcher.launch("fit", locals())
             return
@@ -285,7 +289,7 @@ class Trainer(OldMembers):
         with self._running(TrainerFn.FITTING, model, given, datamodule, ckpt_path, weights_only) as run:
             loop.fit(run)
 
-    @renamed_arguments(val_dataloaders="dataloaders")
+    @takes_old_names(val_dataloaders="dataloaders")
     def validate(
         self,
         model: LightningModule | None = None,
@@ -294,16 +298,19 @@ class Trainer(OldMembers):
         verbose: bool = True,
         datamodule: LightningDataModule | None = None,
         weights_only: bool | None = None,
+        **old: Any,
     ) -> list[dict[str, float]]:
         """One pass over the validation data; the logged metrics, a dictionary for each loader.
 
         Without a model: the one of the last call, with the best checkpoint's weights unless `ckpt_path` says another.
         """
+        if old:
+            return Trainer.validate(self, **with_new_names("Trainer.validate", locals(), old))
         if self.strategy.launcher is not None:
             return self.strategy.launcher.launch("validate", locals())  # type: ignore[no-any-return]  # as below
         return self._evaluate(TrainerFn.VALIDATING, model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
 
-    @renamed_arguments(test_dataloaders="dataloaders")
+    @takes_old_names(test_dataloaders="dataloaders")
     def test(
         self,
         model: LightningModule | None = None,
@@ -312,8 +319,11 @@ class Trainer(OldMembers):
         verbose: bool = True,
         datamodule: LightningDataModule | None = None,
         weights_only: bool | None = None,
+        **old: Any,
     ) -> list[dict[str, float]]:
         """One pass over the test data; the logged metrics, a dictionary for each loader. As `validate` otherwise."""
+        if old:
+            return Trainer.test(self, **with_new_names("Trainer.test", locals(), old))
         if self.strategy.launcher is not None:
             return self.strategy.launcher.launch("test", locals())  # type: ignore[no-any-return]  # as below
         return self._evaluate(TrainerFn.TESTING, model, dataloaders, ckpt_path, verbose, datamodule, weights_only)
@@ -451,7 +461,7 @@ class Trainer(OldMembers):
                 module.setup(stage=TrainerFn.FITTING)
                 beside._set_up_model(run)
                 run.configure_optimizers()
-                run.resolve_training()
+                run.begin()
                 run.sanity_batches = beside.num_sanity_val_steps if beside.enable_validation else 0
                 return explained(run)
         finally:
@@ -493,7 +503,10 @@ class Trainer(OldMembers):
         self._limits.update(self._run.data.limits if self._run is not None else {})
         self._run = run
         try:
-            with handled(self), self.strategy.supervised(self), contextlib.ExitStack() as settings:
+            with going_on(run), handled(self), self.strategy.supervised(self), contextlib.ExitStack() as settings:
+                if fn == TrainerFn.FITTING:  # also where the caller has switched gradients off
+                    settings.enter_context(torch.inference_mode(False))
+                    settings.enter_context(torch.enable_grad())
                 if self._detect_anomaly and fn == TrainerFn.FITTING:
                     settings.enter_context(torch.autograd.set_detect_anomaly(True))
                 self._set_up(run, fn, ckpt_path, weights_only)
@@ -541,16 +554,15 @@ class Trainer(OldMembers):
             self.progress.reopen_epoch()
         self.state.fn, self.state.status, self.state.stage = fn, TrainerStatus.RUNNING, STAGES[_STAGE_OF[fn]]
         module.trainer = self
+        self.strategy.connect(module)
         if datamodule is not None:
             datamodule.trainer = self
         for stage, loaders in given.items():
-            self._sources[stage] = self._find_source(stage, loaders)
+            self._sources[stage] = self._find_source(stage) if loaders is None else Given(partial(_same, loaders))
         return Run(self, module, {stage: self._sources[stage] for stage in given}, loop.before_step)
 
-    def _find_source(self, stage: str, loaders: Any) -> Any:
-        """A function that gives the loaders of a stage, or None where nobody defines them."""
-        if loaders is not None:
-            return lambda: loaders
+    def _find_source(self, stage: str) -> Any:
+        """The hook that gives the loaders of a stage, or None where nobody defines it."""
         hook = loader_hook(stage)
         for owner, base in ((self.datamodule, LightningDataModule), (self._module, LightningModule)):
             if owner is not None and overrides(owner, hook, base):
@@ -586,25 +598,25 @@ class Trainer(OldMembers):
         else:
             run.progress = Progress(**self.progress.state_dict())
             run.progress.eval_batches = {}
-            run.transfer = own_transfer(run)
             run.connect_precision()
+            run.begin()
             self._log_hparams(run)
 
     def _set_up_model(self, run: Run) -> None:
         with self.init_module():
             for_module(run, "configure_model")()
         self.precision_plugin.convert_module(run.module)
-        self.strategy.setup(run.module)
+        self.strategy.setup(self)
 
     def _set_up_fit(self, run: Run, checkpoint: dict[str, Any] | None) -> None:
         before, run.fx = run.fx, "configure_optimizers"
-        run.configure_optimizers()
+        self.strategy.setup_optimizers(self)
         run.fx = before
         run.connect_precision()
         self._call(run, "on_fit_start")
         self._log_hparams(run)
-        run.resolve_training()
         watch_outputs(run)
+        run.begin()
         if checkpoint is not None:
             checkpoints.load_training(run, checkpoint, progress_of)
             if run.progress.epoch > self.max_epochs != -1:
@@ -629,7 +641,7 @@ class Trainer(OldMembers):
         own = list(own) if isinstance(own, (list, tuple)) else [own] if own is not None else []
         if own:
             kept = [cb for cb in self.callbacks if not any(issubclass(type(new), type(cb)) for new in own)]
-            self.callbacks = run.callbacks = ordered(kept + own)
+            self.callbacks = ordered(kept + own)
         for callback in self.callbacks:
             callback.log, callback.log_dict = run.module.log, run.module.log_dict  # type: ignore[attr-defined]
 
@@ -649,6 +661,12 @@ class Trainer(OldMembers):
                         f"{name} does not define {needed}, which fit needs. {_NEEDED[needed]}"
                     )
             self._check_optimization(module)
+            frozen = [n for n, t in chain(module.named_parameters(), module.named_buffers()) if t.is_inference()]
+            if frozen:
+                raise RuntimeError(
+                    f"{name} was made under torch.inference_mode(), and torch never trains what was: {frozen[0]} and "
+                    f"{len(frozen) - 1} more. Make the module outside of it; fit may be called inside."
+                )
             if self._source_of("validation") is not None and not has("validation_step"):
                 rank_zero_warn(f"there is validation data, and {name} has no validation_step: nothing is validated.")
             if has("validation_step") and self._source_of("validation") is None:
@@ -764,6 +782,7 @@ class Trainer(OldMembers):
         ]
         if self.datamodule is not None:
             tell.append(partial(self.datamodule.on_exception, exception))
+        tell.append(partial(self.strategy.on_exception, exception))
         tell += [partial(logger.finalize, "failed") for logger in self.loggers]
         if isinstance(exception, (KeyboardInterrupt, SIGTERMException)):
             tell.append(partial(self._teardown_hooks, run, fn))
@@ -1190,6 +1209,10 @@ def _argument(fn: TrainerFn, stage: str) -> str:
     if fn != TrainerFn.FITTING:
         return "dataloaders"
     return "train_dataloaders" if stage == "train" else "val_dataloaders"
+
+
+def _same(loaders: Any) -> Any:
+    return loaders
 
 
 def _escaped(exception: StopIteration) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from fulgurite.hooks import Watched
+
 if TYPE_CHECKING:
     import torch
     from torch.optim import Optimizer
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     from fulgurite.trainer import Trainer
 
 
-class Callback:
+class Callback(Watched):
     """Override the hooks you need; the ones you leave alone are never called.
 
     Inside a hook that may log, `self.log` and `self.log_dict` work as in the module.

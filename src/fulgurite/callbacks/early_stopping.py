@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fulgurite.callbacks.callback import Callback
 from fulgurite.callbacks.monitoring import not_logged
+from fulgurite.compat.inherited import old_callback_arguments
 from fulgurite.states import TrainerFn
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import log, rank_prefixed_message, rank_zero_warn
@@ -44,6 +45,7 @@ class EarlyStopping(Callback):
     mode_dict = {"min": torch.lt, "max": torch.gt}
     order_dict = {"min": "<", "max": ">"}
 
+    @old_callback_arguments
     def __init__(
         self,
         monitor: str,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fulgurite.callbacks.checkpoint import Checkpoint
 from fulgurite.callbacks.monitoring import not_logged
+from fulgurite.compat.inherited import old_callback_arguments
 from fulgurite.states import TrainerFn
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import rank_zero_info, rank_zero_warn
@@ -52,6 +53,7 @@ class ModelCheckpoint(Checkpoint):
     FILE_EXTENSION = ".ckpt"
     STARTING_VERSION = 1
 
+    @old_callback_arguments
     def __init__(
         self,
         dirpath: str | Path | None = None,

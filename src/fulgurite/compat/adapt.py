@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial, reduce
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -17,6 +18,7 @@ from fulgurite.compat.era import say
 from fulgurite.compat.several_optimizers import step_several
 from fulgurite.core.module import LightningModule
 from fulgurite.hooks import overrides
+from fulgurite.run import Given
 from fulgurite.utilities.combined_loader import CombinedLoader
 from fulgurite.utilities.memory import recursive_detach
 
@@ -39,9 +41,12 @@ _TAKES = {
     "on_validation_batch_end": 4,
     "on_test_batch_start": 3,
     "on_test_batch_end": 4,
+    "on_predict_batch_start": 3,
+    "on_predict_batch_end": 4,
     "optimizer_zero_grad": 3,
     "backward": 1,
 }
+_EVALUATION = ("on_validation_batch", "on_test_batch", "on_predict_batch")
 _IDX = ("optimizer_idx", "optimizer_i", "opt_idx")
 # hooks that are gone -> the one they run with today ("*": of each stage), whether before it, and the line to write
 _GONE = {
@@ -58,17 +63,19 @@ class Patches:
     """Attributes put on objects, to be taken off again."""
 
     def __init__(self) -> None:
-        self._before: list[tuple[dict[str, Any], str, Any]] = []
+        self._before: list[tuple[dict[str, Any], str, Any, Any]] = []
 
     def put(self, obj: Any, name: str, value: Any) -> None:
         attributes = obj.__dict__
-        self._before.append((attributes, name, attributes.get(name, self)))
+        self._before.append((attributes, name, value, attributes.get(name, self)))
         attributes[name] = value  # not by setattr, which nn.Module makes its own use of
 
     def undo(self) -> None:
-        for attributes, name, before in reversed(self._before):
+        for attributes, name, value, before in reversed(self._before):
+            if attributes.get(name, self) is not value:
+                continue  # somebody has put something else in its place, or taken it off
             if before is self:
-                attributes.pop(name, None)
+                del attributes[name]
             else:
                 attributes[name] = before
         self._before.clear()
@@ -104,10 +111,10 @@ def _put_trainer_arguments(run: Run, patches: Patches) -> None:
     if mode is not None and source is not None:
 
         def combined() -> Any:
-            loaders = source()
+            loaders = (source if isinstance(source, Given) else run.trainer._find_source("train"))()
             return CombinedLoader(loaders, mode) if isinstance(loaders, (list, tuple, Mapping)) else loaders
 
-        run.sources["train"] = combined
+        run.sources["train"] = Given(combined)
     if "automatic_optimization" in wanted:
         patches.put(run.module, "_automatic_optimization", wanted.pop("automatic_optimization"))
     for name, value in wanted.items():
@@ -121,12 +128,11 @@ def _module_steps(run: Run, patches: Patches) -> None:
     module: Any = run.module
     for stage in _STAGES:
         name, epoch_end, hook = _STEP[stage], _EPOCH_END.get(stage, ""), f"on_{stage}_epoch_end"
-        step = getattr(module, name)
         takes_outputs = stage in run.sources and _takes(getattr(module, hook), 1)
+        around: list[Callable[[Callable[..., Any]], Callable[..., Any]]] = []
         if _is_old_hook(module, f"{name}_end"):
             _tell(module, f"{name}_end", f"Do it at the end of {name}.")
-            step = _followed(step, getattr(module, f"{name}_end"))
-            patches.put(module, name, step)
+            around.append(partial(_followed, module, name))
         old = getattr(module, epoch_end, None) if epoch_end else None
         outputs: list[Any] | None = [] if callable(old) or takes_outputs else None
         if stage == "train" and _takes_optimizer_idx(module.training_step):
@@ -136,24 +142,26 @@ def _module_steps(run: Run, patches: Patches) -> None:
                 "Set self.automatic_optimization = False in __init__ and step each of self.optimizers() in "
                 "training_step(self, batch, batch_idx).",
             )
-            step_several(run, patches, step, outputs, _log_parts)
+            around.append(step_several(run, patches, outputs, _log_parts))
         elif outputs is not None:
-            patches.put(module, name, _kept(step, outputs, run, stage))
+            around.append(partial(_kept, outputs, run, stage))
+        if around:
+            run.around[name] = partial(_put_around, around)
         if outputs is not None:
             line = f"Collect what you need in {name}, e.g. in a list of your own, and use it in {hook}(self)."
             _tell(module, epoch_end if callable(old) else f"{hook}(outputs)", line)
             patches.put(module, hook, _epoch_end(module, hook, old, outputs, takes_outputs, stage == "predict"))
 
 
-def _followed(step: Callable[..., Any], end: Callable[..., Any]) -> Callable[..., Any]:
-    def step_and_end(*args: Any) -> Any:
-        return end(step(*args))
-
-    step_and_end.__signature__ = inspect.signature(step)  # type: ignore[attr-defined]  # what a step takes is looked at
-    return step_and_end
+def _put_around(around: list[Callable[[Callable[..., Any]], Callable[..., Any]]], step: Callable[..., Any]) -> Any:
+    return reduce(lambda inner, put: put(inner), around, step)
 
 
-def _kept(step: Callable[..., Any], outputs: list[Any], run: Run, stage: str) -> Callable[..., Any]:
+def _followed(module: Any, name: str, step: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args: getattr(module, f"{name}_end")(step(*args))
+
+
+def _kept(outputs: list[Any], run: Run, stage: str, step: Callable[..., Any]) -> Callable[..., Any]:
     """A step whose outputs are collected: a list, or with several loaders one for each."""
 
     def step_kept(*args: Any) -> Any:
@@ -168,7 +176,6 @@ def _kept(step: Callable[..., Any], outputs: list[Any], run: Run, stage: str) ->
                 outputs.append(kept)
         return output
 
-    step_kept.__signature__ = inspect.signature(step)  # type: ignore[attr-defined]  # as above
     return step_kept
 
 
@@ -216,7 +223,7 @@ def _log_parts(module: Any, returned: Any) -> None:
 
 def watch_outputs(run: Run) -> None:
     """Look at the first thing that training_step returns: with "log" or "progress_bar" in it, these are logged."""
-    first = run.as_output
+    first = run.first_output
 
     def look(returned: Any) -> dict[str, Any]:
         run.as_output = first
@@ -237,7 +244,7 @@ def watch_outputs(run: Run) -> None:
             run.as_output = logged
         return output
 
-    run.as_output = look
+    run.first_output = look
 
 
 # signatures
@@ -267,7 +274,8 @@ def _put_counted(patches: Patches, owner: Any, name: str, count: int) -> None:
         zeros = (0,) * (needs - count)
         patches.put(owner, name, lambda *args: method(*args[:count], *zeros))
     elif takes < count:
-        _tell(owner, f"{name} with {takes} arguments", f"Today it takes {count}.")
+        if takes < count - name.startswith(_EVALUATION):  # their dataloader_idx may be left out
+            _tell(owner, f"{name} with {takes} arguments", f"Today it takes {count}.")
         patches.put(owner, name, lambda *args: method(*args[:takes]))
 
 

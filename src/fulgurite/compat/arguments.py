@@ -6,9 +6,8 @@ import difflib
 import functools
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -282,6 +281,7 @@ OLD: dict[str, Callable[[Call, Any], str]] = {
     "gradient_clip": _renamed("gradient_clip_val"),
     "truncated_bptt_steps": _nothing("Cut sequences in training_step, with automatic_optimization = False."),
 }
+_TODAY: dict[str, dict[str, str]] = {}  # method -> old name of an argument -> today's
 _STRATEGIES = ("ddp", "ddp_spawn", "ddp_cpu", "ddp2", "dp")
 
 
@@ -361,47 +361,30 @@ def _call_init_hooks(call: Call, trainer: Any, name: str) -> None:
             hook(trainer)
 
 
-def old_callback_arguments(init: Init) -> Init:
-    """Let ModelCheckpoint and EarlyStopping take the arguments of the 1.x era, without showing them."""
-
-    @functools.wraps(init)
-    def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
-        name = type(self).__name__
-        if "filepath" in kwargs:
-            path = str(kwargs.pop("filepath") or "")
-            folder, _, file = path.rpartition("/")
-            if path and Path(path).is_dir():
-                folder, file = path, ""
-            kwargs.update({"dirpath": folder or None, "filename": file.removesuffix(".ckpt") or None})
-            say(f"{name}(filepath={path!r})", f"Write dirpath={kwargs['dirpath']!r}, filename={kwargs['filename']!r}.")
-        if "period" in kwargs:
-            kwargs["every_n_epochs"] = kwargs.pop("period")
-            say(f"{name}(period=...)", f"Write every_n_epochs={kwargs['every_n_epochs']}.")
-        if prefix := kwargs.pop("prefix", "") if "ModelCheckpoint" in name else "":
-            kwargs["filename"] = f"{prefix}-{kwargs.get('filename') or '{epoch}-{step}'}"
-            say(f"{name}(prefix={prefix!r})", f"Write filename={kwargs['filename']!r}.")
-        if kwargs.get("mode") == "auto":
-            kwargs["mode"] = "max" if "acc" in str(kwargs.get("monitor")) else "min"
-            say(f"{name}(mode='auto')", f"Write mode={kwargs['mode']!r}.")
-        init(self, *args, **kwargs)
-
-    return wrapper  # type: ignore[return-value]  # wraps() keeps the signature that callers see
-
-
-def renamed_arguments(**today: str) -> Callable[[Method], Method]:
-    """Let a method take arguments by the names they had."""
+def takes_old_names(**today: str) -> Callable[[Method], Method]:
+    """Of a method whose last parameter is `**old`: say in `with_new_names` what stands for each, and hide it."""
 
     def decorate(method: Method) -> Method:
-        @functools.wraps(method)
-        def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
-            for old in today.keys() & kwargs.keys():
-                say(f"Trainer.{method.__name__}({old}=...)", f"Write {today[old]}=...")
-                kwargs[today[old]] = kwargs.pop(old)
-            return method(self, *args, **kwargs)
-
-        return wrapper  # type: ignore[return-value]  # wraps() keeps the signature that callers see
+        _TODAY[method.__qualname__] = today
+        shown = inspect.signature(method)
+        kept = [p for p in shown.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        method.__signature__ = shown.replace(parameters=kept)  # type: ignore[attr-defined]  # inspect's protocol
+        return method
 
     return decorate
+
+
+def with_new_names(method: str, given: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a call that used names of the 1.x era, by today's; other names are an error, as Python's own."""
+    arguments, today = {k: v for k, v in given.items() if k not in ("self", "old")}, _TODAY[method]
+    for name, value in old.items():
+        if name not in today:
+            raise TypeError(f"{method}() got an unexpected keyword argument {name!r}")
+        if arguments[today[name]] is not None:
+            raise TypeError(f"{method}() was given {today[name]} twice, once as {name}. Leave {name} out.")
+        say(f"{method}({name}=...)", f"Write {today[name]}=...")
+        arguments[today[name]] = value
+    return arguments
 
 
 def _from_environment(init: Callable[..., None], given: dict[str, Any]) -> dict[str, Any]:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import inspect
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from fulgurite.callbacks.callback import Callback
 from fulgurite.compat.argparsing import add_argparse_args, from_argparse_args
-from fulgurite.compat.arguments import old_callback_arguments
 from fulgurite.compat.era import say
-from fulgurite.core.datamodule import LightningDataModule
-from fulgurite.core.hparams import HyperparametersMixin
-from fulgurite.core.module import LightningModule
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from fulgurite.core.module import LightningModule
     from fulgurite.trainer import Trainer
 
 
@@ -186,41 +182,3 @@ class OldMembers:
         """The default of each argument; of the 1.x era."""
         parameters = inspect.signature(cls).parameters.values()
         return {p.name: p.default for p in parameters}
-
-
-def _set_hparams(self: Any, hparams: Mapping[str, Any] | Namespace) -> None:
-    say("self.hparams = ...", "Write self.save_hyperparameters(hparams).")
-    frame = inspect.currentframe()
-    while frame is not None and frame.f_code.co_name != "__init__":  # of the class that assigns, past nn.Module's
-        frame = frame.f_back
-    self.save_hyperparameters(hparams, frame=frame)
-
-
-def _get_progress_bar_dict(self: LightningModule) -> dict[str, Any]:
-    """What the bar shows: of the 1.x era, where modules overrode it."""
-    trainer = self.trainer
-    version = getattr(trainer.logger, "version", None)
-    return {**({} if version is None else {"v_num": version}), **trainer.progress_bar_metrics}
-
-
-def _summarize(self: LightningModule, mode: str = "top", max_depth: int | None = None) -> Any:
-    """A table of the layers: of the 1.x era."""
-    from fulgurite.utilities.model_summary import summarize
-
-    say("self.summarize()", "Write summarize(self, max_depth=1), from fulgurite.utilities.model_summary.")
-    return summarize(self, max_depth=max_depth if max_depth is not None else 1 if mode == "top" else -1)
-
-
-def _when_defined(cls: Any, /, **kwargs: Any) -> None:
-    """Callbacks are imported when first used, so those with arguments of the 1.x era are met as they are made."""
-    if cls.__module__ in ("fulgurite.callbacks.model_checkpoint", "fulgurite.callbacks.early_stopping"):
-        cls.__init__ = old_callback_arguments(cls.__init__)
-
-
-# Given to the classes from here, so that their own files need not know of it.
-setattr(Callback, "__init_subclass__", classmethod(_when_defined))  # noqa: B010
-setattr(HyperparametersMixin, "hparams", HyperparametersMixin.hparams.setter(_set_hparams))  # type: ignore[attr-defined]  # noqa: B010
-setattr(LightningModule, "get_progress_bar_dict", _get_progress_bar_dict)  # noqa: B010
-setattr(LightningModule, "summarize", _summarize)  # noqa: B010
-setattr(LightningDataModule, "add_argparse_args", classmethod(add_argparse_args))  # noqa: B010
-setattr(LightningDataModule, "from_argparse_args", classmethod(from_argparse_args))  # noqa: B010

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def step_several(
-    run: Run, patches: Patches, step: Callable[..., Any], kept: list[Any] | None, log_parts: Callable[..., None]
-) -> None:
-    """Give the module a training_step that takes one step with each optimizer in turn, the others' weights held still.
+    run: Run, patches: Patches, kept: list[Any] | None, log_parts: Callable[..., None]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """What makes of a training_step one that steps each optimizer in turn, the others' weights held still.
 
     To the loop this is manual optimization; clipping and schedulers go on as the trainer's arguments say.
     """
@@ -39,13 +39,16 @@ def step_several(
         place = batch_idx % sum(turns)
         return [next(i for i, end in enumerate(itertools.accumulate(turns)) if place < end)]
 
-    def training_step(batch: Any, batch_idx: int) -> dict[str, Any]:
-        outputs = [one_step(batch, batch_idx, idx) for idx in optimizer_on(batch_idx)]
-        if kept is not None:
-            kept.append(recursive_detach(outputs if len(outputs) > 1 else outputs[0]))
-        return outputs[-1]
+    def stepping_each(step: Callable[..., Any]) -> Callable[..., Any]:
+        def training_step(batch: Any, batch_idx: int) -> dict[str, Any]:
+            outputs = [one_step(step, batch, batch_idx, idx) for idx in optimizer_on(batch_idx)]
+            if kept is not None:
+                kept.append(recursive_detach(outputs if len(outputs) > 1 else outputs[0]))
+            return outputs[-1]
 
-    def one_step(batch: Any, batch_idx: int, idx: int) -> dict[str, Any]:
+        return training_step
+
+    def one_step(step: Callable[..., Any], batch: Any, batch_idx: int, idx: int) -> dict[str, Any]:
         optimizer, k, output = run.wrapped_optimizers[idx], run.accumulate_grad_batches, dict[str, Any]()
 
         def closure() -> Tensor | None:
@@ -73,9 +76,9 @@ def step_several(
         return output
 
     patches.put(module, "configure_optimizers", configure_optimizers)
-    patches.put(module, "training_step", training_step)
     for name in ("step_schedulers", "clip_gradients"):
         patches.put(run, name, _as_automatic(run, getattr(run, name)))
+    return stepping_each
 
 
 def _as_automatic(run: Run, act: Callable[..., None]) -> Callable[..., None]:

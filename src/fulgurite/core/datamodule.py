@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from fulgurite.compat.inherited import OldDataModule
 from fulgurite.core.hparams import HyperparametersMixin
 from fulgurite.core.saving import MapLocation, PathOrFile, load_from_checkpoint
+from fulgurite.hooks import Watched
 from fulgurite.utilities.data import sized_len
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.model_helpers import classmethod_only, is_overridden
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from fulgurite.trainer import Trainer
 
 
-class LightningDataModule(HyperparametersMixin):
+class LightningDataModule(Watched, OldDataModule, HyperparametersMixin):
     """Say how data is fetched, split and loaded; pass it as `trainer.fit(model, datamodule=...)`.
 
     Example::

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from fulgurite.compat.inherited import assign_hparams
 from fulgurite.utilities.parsing import AttributeDict, collect_init_args
 from fulgurite.utilities.rank_zero import rank_zero_warn
 
@@ -99,6 +100,10 @@ class HyperparametersMixin:
         if self._hparams is None:
             self._hparams = AttributeDict()
         return self._hparams
+
+    @hparams.setter
+    def hparams(self, hparams: Mapping[str, Any] | Namespace) -> None:
+        assign_hparams(self, hparams)
 
     @property
     def hparams_initial(self) -> AttributeDict:

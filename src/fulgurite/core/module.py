@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from fulgurite.compat.inherited import OldModule
 from fulgurite.core.hparams import HyperparametersMixin
 from fulgurite.core.saving import ModelIO
+from fulgurite.hooks import LOOKED_UP, Watched
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.model_helpers import in_eval_mode
 from fulgurite.utilities.rank_zero import rank_zero_warn, warn_once
@@ -35,7 +37,7 @@ def seen_by_torchscript() -> Iterator[None]:
         LightningModule._jit_is_scripting = False
 
 
-class LightningModule(HyperparametersMixin, ModelIO, nn.Module):
+class LightningModule(Watched, OldModule, HyperparametersMixin, ModelIO, nn.Module):
     """Say what happens to one batch; a `Trainer` does the rest.
 
     At the least override `training_step` and `configure_optimizers`::
@@ -197,7 +199,10 @@ class LightningModule(HyperparametersMixin, ModelIO, nn.Module):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_trainer": None}
+        state = {**super().__getstate__(), "_trainer": None}  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        for name in LOOKED_UP & state.keys():  # as torch does with compile(): a copy is not compiled, and is itself
+            state[name] = getattr(state[name], "_torchdynamo_orig_callable", state[name])
+        return state
 
     # logging
     def log(

@@ -94,6 +94,9 @@ class DummyExperiment:
     def __getitem__(self, _: int) -> DummyExperiment:
         return self
 
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())  # else Python asks for item after item, without end
+
     def __setitem__(self, *args: Any) -> None: ...
 
 
@@ -123,8 +126,7 @@ class DummyLogger(Logger):
         return self
 
     def __iter__(self) -> Iterator[DummyLogger]:
-        while True:
-            yield self
+        return iter((self,))
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         if name.startswith("_"):  # as above

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fulgurite.core.module import LightningModule
     from fulgurite.machine.environments import ClusterEnvironment
     from fulgurite.machine.precision import Precision
+    from fulgurite.trainer import Trainer
 
 
 class _Steps(nn.Module):
@@ -90,16 +91,13 @@ class DDPStrategy(DistributedStrategy):
         self._trained: list[nn.Parameter] = []  # what DDP knows of
         self._steps_communicate = False  # a training step waits for those of other processes
 
-    def setup(self, module: LightningModule) -> nn.Module:
+    def setup(self, trainer: Trainer) -> None:
         """Move the module to its device; where it trains, wrap it."""
-        self.connect(module)
-        module.to(self.root_device)
-        if module.trainer.state.fn == "fit":
-            if module.trainer.sync_batchnorm:
-                self._sync_batchnorm(module)
-            self._wrap(module)
-        assert self.model is not None
-        return self.model
+        self.model_to_device()
+        if trainer.state.fn == "fit":
+            if trainer.sync_batchnorm:
+                self._sync_batchnorm(self._module)
+            self._wrap(self._module)
 
     def _sync_batchnorm(self, module: LightningModule) -> None:
         if self.root_device.type == "cpu":

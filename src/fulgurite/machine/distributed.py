@@ -119,7 +119,7 @@ class DistributedStrategy(Strategy):
             self.node_rank = outside.node_rank()
             self.local_rank = 0
             self.global_rank = self.node_rank * self.num_processes
-        self.root_device = self.parallel_devices[self.local_rank]
+        self._root_device = self.parallel_devices[self.local_rank]
         rank_zero_only.rank = self.global_rank
 
     @contextlib.contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
@@ -45,8 +45,10 @@ if TYPE_CHECKING:
     from fulgurite.core.module import LightningModule
     from fulgurite.machine.environments import ClusterEnvironment
     from fulgurite.machine.precision import Precision
+    from fulgurite.trainer import Trainer
 
 T = TypeVar("T")
+_GATHERING = "_gathering_step"  # a name of no hook, for torch to register a step under
 _STEPS = ("training_step", "validation_step", "test_step", "predict_step")
 # name -> whether a unit's parameters are freed between forward and backward, whether each group of processes has all
 _SHARDING = {
@@ -85,6 +87,7 @@ class ShardedStrategy(DistributedStrategy):
     _words: Any = None  # a group for words on the CPU: None where the default one is of its kind
     _saving_group: Any = None  # for the thread that writes shards
     _following: _Following
+    _gathering: list[tuple[Any, Any]] = []  # steps put on the module, and what was there: this strategy for nothing
 
     # setting up
     def setup_environment(self) -> None:
@@ -99,9 +102,9 @@ class ShardedStrategy(DistributedStrategy):
     def _mesh(self) -> DeviceMesh:
         raise NotImplementedError
 
-    def setup(self, module: LightningModule) -> nn.Module:
+    def setup(self, trainer: Trainer) -> None:
         """Shard the module, or check that it is."""
-        self.connect(module)
+        module = self._module
         self._shard(module)
         self._place_rest(module)
         strays = [name for name, p in module.named_parameters() if p.requires_grad and not isinstance(p, DTensor)]
@@ -113,11 +116,12 @@ class ShardedStrategy(DistributedStrategy):
         for root in self._roots:
             root.set_requires_gradient_sync(True)
         self._following = _Following(module, self._words)
-        self._register_steps(module)
+        self._gathering = []
+        for name in _STEPS:
+            self.step(name)
         if self.state_dict_type == "sharded" and isinstance(self.checkpoint_io, AsyncCheckpointIO):
             # the thread that writes must not share a group with the training that goes on
             self._saving_group = self._saving_group or dist.new_group(backend="gloo")
-        return module
 
     def _shard(self, module: LightningModule) -> None:
         raise NotImplementedError
@@ -143,20 +147,31 @@ class ShardedStrategy(DistributedStrategy):
                 part.to(self.root_device)
         module._device = self.root_device  # where its steps run; the parameters wait in the host's memory
 
-    def _register_steps(self, module: LightningModule) -> None:
-        """Parameters that the root unit holds are there in each step, not only in `forward`."""
-        if not isinstance(module, FSDPModule):
-            return
-        for name in _STEPS:
-            if name not in vars(module):
-                own = getattr(module, name)
-                register_fsdp_forward_method(module, name)  # type: ignore[arg-type]  # it is both
-                setattr(module, name, _as_step(own, getattr(module, name), lambda: self._following.tell(module)))
+    def step(self, name: str) -> Callable[..., Any]:
+        """The module's step as it is now, in which, as in `forward`, the parameters of the root unit are there."""
+        module = self._module
+        if isinstance(module, FSDPModule) and not self._gathers(vars(module).get(name)):
+            attributes, own = vars(module), getattr(module, name)
+            attributes[_GATHERING] = own
+            register_fsdp_forward_method(module, _GATHERING)  # type: ignore[arg-type]  # it is both
+            gathering, before = attributes.pop(_GATHERING), attributes.get(name, self)
+            step = _as_step(own, gathering, lambda: self._following.tell(module))
+            attributes[name] = step  # not by setattr, which tells the run that is asking
+            self._gathering.append((step, before))
+        return super().step(name)
+
+    def _gathers(self, step: Any) -> bool:
+        return any(step is known for known, _ in self._gathering)
 
     def teardown(self) -> None:
-        module = self.lightning_module
-        for name in _STEPS:
-            vars(module).pop(name, None) if module is not None else None
+        for name in _STEPS if self.lightning_module is not None else ():
+            attributes = vars(self.lightning_module)
+            for step, before in reversed(self._gathering):
+                if attributes.get(name) is step:
+                    attributes[name] = before
+            if attributes.get(name) is self:
+                del attributes[name]
+        self._gathering = []
         super().teardown()
 
     # training
@@ -275,9 +290,10 @@ class ShardedStrategy(DistributedStrategy):
         plain = read_checkpoint(Path(path) / META, "cpu", weights_only)
         return read_shards(path, plain, template, optimizers=module.trainer.state.fn == "fit")
 
-    def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> None:
-        own = self._module.state_dict()
-        super().load_state_dict({name: self.placed(value, own.get(name)) for name, value in state.items()}, strict)
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        own, state = self._module.state_dict(), checkpoint["state_dict"]
+        placed = {name: self.placed(value, own.get(name)) for name, value in state.items()}
+        super().load_model_state_dict({"state_dict": placed}, strict)
 
     def load_optimizer(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
         """Also a state that one process saved: each tensor of a parameter's shape is spread as the parameter is."""

@@ -105,7 +105,7 @@ def open_store(strategy: DistributedStrategy) -> tuple[Any, str, int]:
 
 def _taken_apart(call: dict[str, Any]) -> tuple[Trainer, dict[str, Any]]:
     """The trainer and the arguments, from the locals of one of its methods."""
-    return call["self"], {name: value for name, value in call.items() if name != "self"}
+    return call["self"], {name: value for name, value in call.items() if name not in ("self", "old")}
 
 
 # the script again

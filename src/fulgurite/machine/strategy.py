@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fulgurite.core.saving import read_checkpoint, write_checkpoint
+from fulgurite.hooks import Watched
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.tree import move_data_to_device
 
 if TYPE_CHECKING:
     from fulgurite.core.module import LightningModule
+    from fulgurite.run import Run
     from fulgurite.trainer import Trainer
 
 T = TypeVar("T")
@@ -50,8 +52,12 @@ class TorchCheckpointIO:
         """After the last save."""
 
 
-class Strategy:
-    """What the loop asks of the machine; each method is bound once, at the start of a stage."""
+class Strategy(Watched):
+    """What the loop asks of the machine; each method is bound once, at the start of a stage.
+
+    `training_step`, `backward`, `optimizer_step`, `batch_to_device` and the other steps are called where a subclass
+    overrides them, or where one is assigned on the object; else the loop goes past them.
+    """
 
     world_size = 1
     global_rank = 0
@@ -64,7 +70,7 @@ class Strategy:
     launcher: Any = None  # starts the processes that nobody has started; None where they are there
 
     def __init__(self, root_device: torch.device | str = "cpu") -> None:
-        self.root_device = torch.device(root_device)
+        self._root_device = torch.device(root_device)
         self.model: nn.Module | None = None  # as it is called: wrapped, or the module itself
         self.lightning_module: LightningModule | None = None
         self.checkpoint_io: TorchCheckpointIO = TorchCheckpointIO()
@@ -73,6 +79,17 @@ class Strategy:
     def _module(self) -> LightningModule:
         assert self.lightning_module is not None
         return self.lightning_module
+
+    @property
+    def _run(self) -> Run:
+        run = self._module.trainer._run
+        assert run is not None
+        return run
+
+    @property
+    def root_device(self) -> torch.device:
+        """Where this process computes; a subclass may say another."""
+        return self._root_device
 
     @property
     def is_global_zero(self) -> bool:
@@ -95,9 +112,21 @@ class Strategy:
         """Around a call of the trainer: failures of other processes are errors here, and ours are known there."""
         return NOTHING
 
-    def setup(self, module: LightningModule) -> nn.Module:
-        """Move the module to its device and give the callable that trains."""
+    def setup(self, trainer: Trainer) -> None:
+        """Put the module on its device, wrapped as it is to be called; `connect` has been called before."""
         raise NotImplementedError
+
+    def model_to_device(self) -> None:
+        """Move the module to its device."""
+        self._module.to(self.root_device)
+
+    def setup_optimizers(self, trainer: Trainer) -> None:
+        """Ask the module for its optimizers and schedulers."""
+        self._run.configure_optimizers()
+
+    def process_dataloader(self, dataloader: Any) -> Any:
+        """Each loader, before its first batch."""
+        return dataloader
 
     def renew(self) -> None:
         """Before the first batch of an epoch: follow what its hooks have done to the module."""
@@ -105,6 +134,33 @@ class Strategy:
     def step(self, name: str) -> Callable[..., Any]:
         """The module's `training_step` (or another step) as this strategy runs it."""
         return getattr(self.lightning_module, name)  # type: ignore[no-any-return]  # steps are callables
+
+    def training_step(self, *args: Any) -> Any:
+        """One training step of the module."""
+        return self.step("training_step")(*args)
+
+    def validation_step(self, *args: Any) -> Any:
+        """One validation step of the module."""
+        return self.step("validation_step")(*args)
+
+    def test_step(self, *args: Any) -> Any:
+        """One test step of the module."""
+        return self.step("test_step")(*args)
+
+    def predict_step(self, *args: Any) -> Any:
+        """One predict step of the module."""
+        return self.step("predict_step")(*args)
+
+    def backward(self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any) -> Tensor:
+        """The backward pass of a loss, scaled; under manual optimization no optimizer is named."""
+        self._module.backward(closure_loss, *args, **kwargs)
+        return closure_loss
+
+    def optimizer_step(
+        self, optimizer: Optimizer, closure: Callable[[], Any], model: nn.Module | None = None, **kwargs: Any
+    ) -> Any:
+        """One step: the closure, which computes the loss and its gradients; unscaling, hooks, clipping; the step."""
+        return self._run.take_step(optimizer, closure, **kwargs)
 
     def gradient_sync(self, stepping: bool) -> AbstractContextManager[Any]:
         """Around forward and backward; processes exchange gradients only where a step follows."""
@@ -137,8 +193,11 @@ class Strategy:
     def barrier(self, name: str | None = None) -> None:
         """Wait for all processes."""
 
-    def batch_to_device(self, batch: Any) -> Any:
-        return move_data_to_device(batch, self.root_device)
+    def batch_to_device(self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
+        """Move a batch, by the module's or data module's own hooks where there are any."""
+        device = self.root_device if device is None else device
+        run = getattr(getattr(self.lightning_module, "_trainer", None), "_run", None)
+        return move_data_to_device(batch, device) if run is None else run.to_device(batch, device, dataloader_idx)
 
     def connect(self, model: LightningModule) -> None:
         """Know the module before a stage has set it up."""
@@ -162,11 +221,22 @@ class Strategy:
     def load_checkpoint(self, path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         return self.checkpoint_io.load_checkpoint(path, map_location="cpu", weights_only=weights_only)
 
-    def state_dict(self) -> dict[str, Any]:
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """The module's weights, for a checkpoint."""
         return self._module.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> None:
-        self._module.load_state_dict(state, strict=strict)
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Take the module's weights from a checkpoint."""
+        self._module.load_state_dict(checkpoint["state_dict"], strict=strict)
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """An optimizer's state, for a checkpoint."""
+        return optimizer.state_dict()
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take the optimizers' states from a checkpoint."""
+        for optimizer, state in zip(self._run.trainer.optimizers, checkpoint["optimizer_states"], strict=True):
+            self.load_optimizer(optimizer, state)
 
     def load_optimizer(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
         optimizer.load_state_dict(state)
@@ -174,6 +244,9 @@ class Strategy:
     def placed(self, value: Any, like: Tensor) -> Any:
         """A tensor of a checkpoint where, and as, `like` is."""
         return value.to(like.device) if isinstance(value, Tensor) else value
+
+    def on_exception(self, exception: BaseException) -> None:
+        """When the run ends with an exception."""
 
     def teardown(self) -> None:
         """Give back what setup took; checkpoints are on disk then."""
@@ -190,7 +263,5 @@ class SingleDeviceStrategy(Strategy):
             )
         super().__init__(device)
 
-    def setup(self, module: LightningModule) -> nn.Module:
-        self.connect(module)
-        module.to(self.root_device)
-        return module
+    def setup(self, trainer: Trainer) -> None:
+        self.model_to_device()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from fulgurite import loop
 from fulgurite.compat.loops import EvaluationLoopView, FitLoopView, PredictionLoopView
-from fulgurite.dataflow import own_transfer
 from fulgurite.loggers.logger import DummyLogger
 from fulgurite.progress import Progress
 from fulgurite.results import Metrics
@@ -83,11 +82,9 @@ def trial(trainer: Trainer, callbacks: list[Callback], steps: int) -> Iterator[R
             run.use_optimizers(real.optimizers)
             run._warned_not_finite = True  # a search looks for the rate at which the loss explodes
             beside.lr_scheduler_configs = []
+            run.begin()
             if real.training:
-                run.resolve_training()
                 run.data.open_train()
-            else:
-                run.transfer = own_transfer(run)
             draws = run.data.draw_state()
             try:
                 yield run

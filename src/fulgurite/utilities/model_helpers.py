@@ -41,11 +41,13 @@ def is_overridden(method_name: str, instance: object | None = None, parent: type
         return False
     if parent is None:
         parent = next((c for c in type(instance).__mro__ if c.__module__.startswith("fulgurite.")), None)
-    if parent is None or not hasattr(parent, method_name):
+    if parent is None:
         raise ValueError(
-            f"{parent.__name__ if parent else type(instance).__name__} has no method {method_name!r} that could be "
-            "overridden. Pass the class that declares it as `parent`."
+            f"{type(instance).__name__} comes from no class of the framework. Pass the class that declares "
+            f"{method_name!r} as `parent`."
         )
+    if not hasattr(parent, method_name):
+        return False
     own = getattr(instance, method_name, None)
     while isinstance(own, functools.partial):
         own = own.func
