@@ -150,6 +150,63 @@ answer([client.get_run(logger.run_id).info.status, checkpoint == expected])
     assert found == ["FINISHED", True]
 
 
+@pytest.mark.slow
+@pytest.mark.needs("mlflow", "sqlalchemy")
+def test_without_any_setting_the_user_interface_started_here_shows_it():
+    found = run_apart(
+        MAKE
+        + """
+import os, signal, socket, subprocess, time, urllib.request
+logger = MLFlowLogger()
+trainer = fit(ModelCheckpoint(), logger=logger, max_epochs=1)
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+command = [sys.executable, "-m", "mlflow", "ui", "--port", str(port), "--workers", "1"]
+ui = subprocess.Popen(command, start_new_session=True, stdout=open("ui.txt", "w"), stderr=subprocess.STDOUT)
+url = f"http://127.0.0.1:{port}/api/2.0/mlflow/runs/get?run_id={logger.run_id}"
+try:
+    for _ in range(240):
+        try:
+            run = json.load(urllib.request.urlopen(url, timeout=10))["run"]
+            break
+        except OSError as error:
+            run, last = None, error
+            if ui.poll() is not None:
+                break
+            time.sleep(0.5)
+finally:
+    os.killpg(ui.pid, signal.SIGTERM)
+shown = None if run is None else sorted(m["key"] for m in run["data"]["metrics"])
+checkpoint = trainer.checkpoint_callback.best_model_path
+answer([shown, checkpoint, f"mlruns/{logger.name}/{logger.version}/checkpoints/epoch=0-step=4.ckpt"])
+""",
+        **SETTINGS,
+    )
+    assert found[0] == ["epoch", "train_mean", "val_loss"]
+    assert found[1] == found[2]
+
+
+@pytest.mark.slow
+@pytest.mark.needs("mlflow", "sqlalchemy")
+def test_what_is_said_elsewhere_holds():
+    found = run_apart(
+        MAKE
+        + """
+import os
+uris = [MLFlowLogger(tracking_uri="sqlite:///a.db")._tracking_uri]
+uris.append(MLFlowLogger(save_dir="runs").save_dir)
+mlflow.set_tracking_uri("sqlite:///b.db")
+uris.append(MLFlowLogger()._tracking_uri)
+os.environ["MLFLOW_TRACKING_URI"] = "sqlite:///c.db"
+uris.append(MLFlowLogger(save_dir="runs")._tracking_uri)
+answer(uris)
+""",
+        **SETTINGS,
+    )
+    assert found == ["sqlite:///a.db", "runs", "sqlite:///b.db", "sqlite:///c.db"]
+
+
 def test_without_mlflow_it_says_what_to_install():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(__import__("sys").modules, "mlflow", None)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import Tensor
 
 from fulgurite.loggers.logger import Logger, SavedFiles, as_dict, flat, rank_zero_experiment, with_prefix
+from fulgurite.utilities.cloud_io import local_path
 from fulgurite.utilities.imports import import_extra
 from fulgurite.utilities.rank_zero import rank_zero_only, warn_once
 
@@ -23,6 +24,7 @@ _STATUS = {"success": "FINISHED", "finished": "FINISHED", "failed": "FAILED", "a
 _NOT_ALLOWED = re.compile(r"[^a-zA-Z0-9_/. -]+")
 _LONGEST_PARAM = 6000  # characters; a store refuses longer ones
 _PARAMS_AT_ONCE = 100
+_SAVE_DIR = "./mlruns"  # stands for "where MLflow itself would log"
 
 
 class MLFlowLogger(Logger):
@@ -30,7 +32,7 @@ class MLFlowLogger(Logger):
 
     Example::
 
-        logger = MLFlowLogger("dkt", tracking_uri="sqlite:///mlflow.db")  # `mlflow ui` shows it
+        logger = MLFlowLogger("dkt")  # `mlflow ui`, started in the same folder, shows it
         trainer = Trainer(logger=logger)
         logger.experiment.log_text(logger.run_id, "anything the client takes", "note.txt")
     """
@@ -43,7 +45,7 @@ class MLFlowLogger(Logger):
         run_name: str | None = None,
         tracking_uri: str | None = None,
         tags: dict[str, Any] | None = None,
-        save_dir: str | None = "./mlruns",
+        save_dir: str | None = _SAVE_DIR,
         log_model: Literal[True, False, "all"] = False,
         prefix: str = "",
         artifact_location: str | None = None,
@@ -53,11 +55,17 @@ class MLFlowLogger(Logger):
         super().__init__()
         _import_tracking()
         tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-        self._local = None if tracking_uri or save_dir is None else Path(save_dir)  # where nobody says where
-        if self._local is not None and not _allows_files():
-            tracking_uri = f"sqlite:///{self._local}/mlflow.db"
-            artifact_location = artifact_location or str(self._local.absolute() / "artifacts")
-        tracking_uri = tracking_uri or f"file:{save_dir}"
+        self._local: Path | None = None  # a folder of this disk that no address says
+        if not tracking_uri and save_dir in (None, _SAVE_DIR):  # where this version's `mlflow ui` looks
+            tracking_uri = _import_tracking().get_tracking_uri()
+            self._local = Path(_SAVE_DIR) if tracking_uri.startswith("sqlite:") else None  # of its artifacts
+        elif not tracking_uri and save_dir is not None:
+            self._local = Path(save_dir)
+            if _allows_files():
+                tracking_uri = f"file:{save_dir}"
+            else:
+                tracking_uri = f"sqlite:///{self._local}/mlflow.db"
+                artifact_location = artifact_location or str(self._local.absolute() / "artifacts")
         self._experiment_name = experiment_name
         self._experiment_id: str | None = None
         self._run_name = run_name
@@ -79,7 +87,7 @@ class MLFlowLogger(Logger):
         if self._attached:
             return self._client
         if self._local is not None:
-            self._local.mkdir(parents=True, exist_ok=True)
+            self._local.mkdir(parents=True, exist_ok=True)  # for a data base in it
         self._client = _import_tracking().MlflowClient(self._tracking_uri)
         if self._run_id is not None:
             self._experiment_id = self._client.get_run(self._run_id).info.experiment_id
@@ -127,7 +135,11 @@ class MLFlowLogger(Logger):
         """The folder of a local store that nobody named otherwise; None for any other store."""
         if self._local is not None:
             return str(self._local)
-        return self._tracking_uri.removeprefix("file:") if self._tracking_uri.startswith("file:") else None
+        if not self._tracking_uri.startswith("file:"):
+            return None
+        return (
+            local_path(self._tracking_uri) if "://" in self._tracking_uri else self._tracking_uri.removeprefix("file:")
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_client": None, "_attached": False}
