@@ -15,6 +15,7 @@ LIGHTGCN := outputs/lightgcn
 # Which tests `make test` runs; .ci/run asks for all that need no GPU and are not for the night.
 MARKERS ?= not slow and not gpu and not parity and not nightly
 TESTS ?= tests
+FLAGS ?=
 # How many tests run at a time.
 WORKERS ?= 2
 
@@ -36,11 +37,12 @@ lightgcn: $(VENV)/dkt.stamp  ## the course's LightGCN beside the one that propag
 	$(RUN) examples/course/lightgcn.py --data_dir $(LIGHTGCN)/data --model_dir $(LIGHTGCN)/models --output_dir $(LIGHTGCN)
 
 test: $(VENV)/test.stamp  ## the tests; MARKERS="not gpu" adds the slow ones, and after `make everything` those against Lightning
-	$(RUN) -m pytest -q -rs -n $(WORKERS) -m "$(MARKERS)" $(TESTS)
+	$(RUN) -m pytest -q -rs -n $(WORKERS) -m "$(MARKERS)" $(FLAGS) $(TESTS)
 
+# Old packages use what the newer ones below them have deprecated.
 lowest: build/lowest.txt  ## the tests on the lowest version of every dependency but torch, those of the extras with them
 	$(MAKE) everything test VENV=.venv-lowest CONSTRAINTS="constraints.txt build/lowest.txt" \
-	  MARKERS="not gpu and not parity and not nightly and (needs or not slow)"
+	  MARKERS="not gpu and not parity and not nightly and (needs or not slow)" FLAGS="-W ignore::DeprecationWarning"
 
 nightly: $(VENV)/everything.stamp  ## what .ci/run has no time for: tests of the night, and the slow ones without any extra
 	$(RUN) -m pytest -q -rs -n $(WORKERS) -m "nightly and not gpu" || [ $$? -eq 5 ]  # 5: there are none
