@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from fulgurite.callbacks.callback import Callback
+from fulgurite.core.expected import check_like, check_loaded_optimizer, check_optimizer_state, check_scheduler
+from fulgurite.core.expected import part as part_of
 from fulgurite.core.saving import classes_key, foreign_classes, plain_hparams
 from fulgurite.hooks import overrides
 from fulgurite.results import MetricSource
@@ -215,11 +217,13 @@ def load_weights(run: Run, checkpoint: dict[str, Any]) -> None:
     module.on_load_checkpoint(checkpoint)
     if "state_dict" not in checkpoint:
         raise KeyError(
-            f"the checkpoint has no 'state_dict' (its keys: {', '.join(map(str, checkpoint))}): it is not a file that "
+            f"{trainer._ckpt_path}: the checkpoint has no 'state_dict' "
+            f"(its keys: {', '.join(map(str, checkpoint))}): it is not a file that "
             "a trainer saved. Load bare weights with model.load_state_dict(torch.load(path))."
         )
     as_here = {**checkpoint, "state_dict": weights_as_in(module, checkpoint["state_dict"])}
-    run.strategy.load_model_state_dict(as_here, strict=module.strict_loading)
+    with part_of(trainer._ckpt_path, "state_dict"):
+        run.strategy.load_model_state_dict(as_here, strict=module.strict_loading)
 
 
 def load_callbacks(run: Run, checkpoint: dict[str, Any]) -> None:
@@ -240,7 +244,11 @@ def load_callbacks(run: Run, checkpoint: dict[str, Any]) -> None:
     for callback in run.callbacks:
         state = states.get(callback.state_key, states.get(type(callback)))
         if state is not None:
-            callback.load_state_dict(state)
+            path, at = run.trainer._ckpt_path, f"callbacks.{callback.state_key}"
+            with part_of(path, at):
+                if type(callback).__module__.startswith("fulgurite."):
+                    check_like(state, callback.state_dict(), at, path)
+                callback.load_state_dict(state)
 
 
 def load_training(
@@ -251,13 +259,21 @@ def load_training(
     `progress_of` reads the counters of a file that Lightning wrote.
     """
     _load_optimizers(run, checkpoint)
-    if run.precision.state_key in checkpoint:
-        run.precision.load_state_dict(checkpoint[run.precision.state_key])
+    path = run.trainer._ckpt_path
+    if (key := run.precision.state_key) in checkpoint:
+        with part_of(path, key):
+            check_like(checkpoint[key] or {}, run.precision.state_dict(), key, path)
+            run.precision.load_state_dict(checkpoint[key])
     ours = checkpoint.get(OURS)
     if ours is None:
-        run.progress.load_state_dict(progress_of(checkpoint))
+        with part_of(path, "loops"):
+            run.progress.load_state_dict(progress_of(checkpoint))
         return
-    ours = for_this_process(run, ours)
+    with part_of(path, OURS):
+        _load_ours(run, for_this_process(run, ours), checkpoint)
+
+
+def _load_ours(run: Run, ours: dict[str, Any], checkpoint: dict[str, Any]) -> None:
     run.progress.load_state_dict(ours["progress"])
     run.data.load_state_dict(dict(ours.get("loader", {})))
     parts = dict(run.module.named_modules())
@@ -290,18 +306,28 @@ def _load_optimizers(run: Run, checkpoint: dict[str, Any]) -> None:
     states = checkpoint.get("optimizer_states")
     if states is None:
         raise KeyError(
-            "the checkpoint holds weights only (save_weights_only=True), so a fit cannot go on from it. Load the "
+            f"{run.trainer._ckpt_path}: the checkpoint holds weights only (save_weights_only=True), "
+            "so a fit cannot go on from it. Load the "
             "weights with YourModule.load_from_checkpoint(path) and start a new fit."
         )
     optimizers = run.trainer.optimizers
     if len(states) != len(optimizers):
         raise ValueError(
-            f"the checkpoint holds the state of {len(states)} optimizers, and configure_optimizers returned "
-            f"{len(optimizers)}. Resume with the same configure_optimizers."
+            f"{run.trainer._ckpt_path}: the checkpoint holds the state of {len(states)} optimizers, and "
+            f"configure_optimizers returned {len(optimizers)}. Resume with the same configure_optimizers."
         )
-    run.strategy.load_optimizer_state_dict(checkpoint)
-    for config, state in zip(run.schedulers, checkpoint.get("lr_schedulers", ()), strict=False):
-        config.scheduler.load_state_dict(state)
+    path = run.trainer._ckpt_path
+    for i, (optimizer, state) in enumerate(zip(optimizers, states, strict=True)):
+        check_optimizer_state(optimizer, state, f"optimizer_states[{i}]", path)
+    with part_of(path, "optimizer_states"):
+        run.strategy.load_optimizer_state_dict(checkpoint)
+    for i, optimizer in enumerate(optimizers):
+        check_loaded_optimizer(optimizer, f"optimizer_states[{i}]", path)
+    for i, (config, state) in enumerate(zip(run.schedulers, checkpoint.get("lr_schedulers", ()), strict=False)):
+        with part_of(path, at := f"lr_schedulers[{i}]"):
+            if hasattr(config.scheduler, "state_dict"):
+                check_scheduler(state, config.scheduler, at, path)
+            config.scheduler.load_state_dict(state)
 
 
 def _load_metric(metric: Any, state: dict[str, Any], device: torch.device) -> None:

@@ -30,6 +30,7 @@ from fulgurite.compat.checkpoints import migrated
 from fulgurite.compat.loops import EvaluationLoopView, FitLoopView, PredictionLoopView, loops_of, progress_of
 from fulgurite.compat.members import OldMembers
 from fulgurite.core.datamodule import LightningDataModule
+from fulgurite.core.expected import check_checkpoint, part
 from fulgurite.core.hparams import is_equal
 from fulgurite.core.module import LightningModule
 from fulgurite.defaults import (
@@ -589,7 +590,10 @@ class Trainer(OldMembers):
         if ckpt_path is not None:
             self._ckpt_path = ckpt_path
             rank_zero_info(f"Restoring from {ckpt_path}")
-            checkpoint = migrated(self.strategy.load_checkpoint(ckpt_path, weights_only=weights_only), run)
+            checkpoint = self.strategy.load_checkpoint(ckpt_path, weights_only=weights_only)
+            check_checkpoint(checkpoint, ckpt_path)
+            with part(ckpt_path, "loops"):
+                checkpoint = migrated(checkpoint, run)
             checkpoints.load_weights(run, checkpoint)
             checkpoints.load_callbacks(run, checkpoint)
         self._metrics.restore(Metrics())

@@ -122,8 +122,16 @@ class Evil:
         return os.mkdir, ("ran",)
 
 
+def without_sum(folder: Path) -> None:
+    """As an enemy would leave it, or a version that wrote none."""
+    plain = torch.load(folder / META)
+    del plain["fulgurite_metadata_crc32"]
+    write_checkpoint(plain, folder / META)
+
+
 def test_metadata_runs_nothing() -> None:
     written()
+    without_sum(PATH)
     (PATH / ".metadata").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(RuntimeError, match=r"posix.mkdir, which does not belong there"):
         read_checkpoint(PATH)
@@ -152,6 +160,9 @@ def test_the_plain_part_of_another_checkpoint_is_told() -> None:
     whole = written(path=Path("other.ckpt"))
     write_sharded({"state_dict": {"weight": whole["state_dict"]["weight"]}}, PATH, write_checkpoint)
     (PATH / META).write_bytes(Path("other.ckpt", META).read_bytes())
+    with pytest.raises(RuntimeError, match=r".metadata is not what a sharded checkpoint holds: its check sum does not"):
+        read_checkpoint(PATH)
+    without_sum(PATH)
     with pytest.raises(RuntimeError, match=r"lacks the tensors optimizer_0.state.bias.exp_avg"):
         read_checkpoint(PATH)
 
@@ -166,3 +177,30 @@ def test_a_folder_with_a_name_of_its_own_just_gets_it() -> None:
     Path("new").mkdir()
     replace_path(Path("new"), PATH)
     assert os.listdir() == ["last.ckpt"]
+
+
+def test_a_flipped_bit_is_noticed_in_every_file_of_the_folder() -> None:
+    write_sharded({"state_dict": {"w": torch.arange(64.0)}, "epoch": 1}, "a.ckpt", write_checkpoint)
+    assert set(read_checkpoint("a.ckpt")) == {"state_dict", "epoch"}
+    for file in sorted(Path("a.ckpt").iterdir()):
+        data = file.read_bytes()
+        for bit in range(5, len(data) * 8, max(1, len(data) // 3)):
+            changed = bytearray(data)
+            changed[bit // 8] ^= 1 << bit % 8
+            file.write_bytes(changed)
+            with pytest.raises(RuntimeError, match=r"a\.ckpt"):
+                read_checkpoint("a.ckpt")
+        file.write_bytes(data)
+    assert torch.equal(read_checkpoint("a.ckpt")["state_dict"]["w"], torch.arange(64.0))
+
+
+def test_the_description_of_shards_changes_no_class() -> None:
+    write_sharded({"state_dict": {"w": torch.ones(2)}}, "a.ckpt", write_checkpoint)
+    without_sum(Path("a.ckpt"))
+    assert torch.equal(read_checkpoint("a.ckpt")["state_dict"]["w"], torch.ones(2))
+    path = type(Path())
+    state = pickle.dumps((None, {"planted": 1}), 2)[2:-1]
+    Path("a.ckpt/.metadata").write_bytes(b"\x80\x02cpathlib\nPosixPath\n" + state + b"b.")
+    with pytest.raises(RuntimeError, match=r"\.metadata is not what a sharded checkpoint holds"):
+        read_checkpoint("a.ckpt")
+    assert not hasattr(path, "planted")

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fulgurite.core.checksum import DamagedError, SummedFile, check_file, is_archive
+from fulgurite.core.expected import check_checkpoint, part
 from fulgurite.core.instantiate import MAKERS, Maker
 from fulgurite.core.sharded import META, is_dtensor, is_sharded, os_error, read_shards
 from fulgurite.utilities.cloud_io import (
@@ -69,6 +70,7 @@ _RESTORE: dict[str, Callable[[Any], Any]] = {
     "Namespace": lambda values: Namespace(**values),
     "Path": Path,
 }
+_PAST_KEYS = ("hparams", "module_arguments")  # where versions before 1.0 kept hyper-parameters
 Classes = dict[tuple[Any, ...], str]  # keys that lead to a value, and the class it was of
 
 
@@ -376,6 +378,7 @@ def load_from_checkpoint(
 ) -> T:
     """Build a module or a datamodule from a checkpoint; `overrides` go before what it holds."""
     checkpoint = read_checkpoint(path, map_location, weights_only)
+    check_checkpoint(checkpoint, path)
     any_cls: Any = cls
     key, name_key = any_cls.CHECKPOINT_HYPER_PARAMS_KEY, any_cls.CHECKPOINT_HYPER_PARAMS_NAME
     classes = checkpoint.get(classes_key(name_key))
@@ -384,7 +387,8 @@ def load_from_checkpoint(
         if Path(hparams_file).suffix == ".csv":  # the 0.x era's meta_tags.csv
             read = importlib.import_module("fulgurite.compat.internals").load_hparams_from_tags_csv
         checkpoint[key], classes = read(hparams_file), None
-    hparams = restored_hparams(checkpoint.get(key) or {}, classes)
+    saved = next((checkpoint[k] for k in (key, *_PAST_KEYS) if k in checkpoint), None) or {}
+    hparams = restored_hparams(vars(saved) if isinstance(saved, Namespace) else saved, classes)
     obj: Any
     if (name := hparams.pop("_instantiator", None)) is not None:  # the command line made it, from a configuration
         maker = Maker(path, trusts_files(weights_only))
@@ -398,19 +402,20 @@ def load_from_checkpoint(
         obj = cls(**_init_arguments(cls, hparams, checkpoint.get(name_key), overrides, path))
     if not isinstance(obj, nn.Module):
         if cls.__qualname__ in checkpoint:
-            obj.load_state_dict(checkpoint[cls.__qualname__])
+            with part(path, cls.__qualname__):
+                obj.load_state_dict(checkpoint[cls.__qualname__])
         return obj  # type: ignore[no-any-return]  # an object of cls
     if "state_dict" not in checkpoint:
         raise KeyError(
             f"{path} has no 'state_dict' (its keys: {', '.join(map(str, checkpoint))[:200]}): no Trainer saved it. "
             f"Load bare weights with {cls.__name__}(...).load_state_dict(torch.load(path))."
         )
-    _load_weights(obj, checkpoint, strict)
+    _load_weights(obj, checkpoint, strict, path)
     device = next((t.device for t in checkpoint["state_dict"].values() if isinstance(t, Tensor)), torch.device("cpu"))
     return obj.to(device)  # type: ignore[return-value]  # nn.Module.to gives the object itself
 
 
-def _load_weights(module: Any, checkpoint: dict[str, Any], strict: bool | None) -> None:
+def _load_weights(module: Any, checkpoint: dict[str, Any], strict: bool | None, path: object) -> None:
     own = getattr(module, "_strict_loading", None)
     if strict is not None and own is not None and strict != own:
         raise ValueError(
@@ -420,7 +425,8 @@ def _load_weights(module: Any, checkpoint: dict[str, Any], strict: bool | None) 
     strict = module.strict_loading if strict is None else strict
     module.configure_model()
     module.on_load_checkpoint(checkpoint)
-    missing, unexpected = module.load_state_dict(weights_as_in(module, checkpoint["state_dict"]), strict=strict)
+    with part(path, "state_dict"):
+        missing, unexpected = module.load_state_dict(weights_as_in(module, checkpoint["state_dict"]), strict=strict)
     if missing:
         rank_zero_warn(f"The checkpoint has no weights for {', '.join(missing)}: these keep their initial values.")
     if unexpected:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import io
 import os
 import pickle
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fulgurite.core.checksum import DamagedError, check_file
 from fulgurite.utilities.cloud_io import local_path, remove, sweep, sync_folder, temporary_name
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 META = "meta.pt"
 _NOTE = "__sharded__"
+_SUM = "fulgurite_metadata_crc32"  # a key of META: the sum of what says which tensor is where
 _WHOLE = ("state_dict", "optimizer_states")  # of these each tensor is a shard's, so that torch's tools find all of them
 _METADATA_CLASSES = {
     *(f"torch.distributed.checkpoint.metadata.{name}" for name in (
@@ -158,7 +162,7 @@ def write_sharded(
         return str(folder)
 
     def finish() -> None:
-        write_plain(plain, folder / META)
+        write_plain({**plain, _SUM: zlib.crc32((folder / ".metadata").read_bytes())}, folder / META)
         sync_folder(folder)
         replace_path(folder, path)
         sync_folder(path.parent)
@@ -227,9 +231,9 @@ def read_shards(
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-    if not optimizers:
-        plain = {key: value for key, value in plain.items() if key != "optimizer_states"}
-    metadata = _read_metadata(Path(path))
+    metadata = _read_metadata(Path(path), plain.get(_SUM))
+    left_out = (_SUM,) if optimizers else (_SUM, "optimizer_states")
+    plain = {key: value for key, value in plain.items() if key not in left_out}
     wanted = set(_notes(plain))
     if absent := sorted(wanted - metadata.state_dict_metadata.keys()):
         raise RuntimeError(f"{path} lacks the tensors {', '.join(absent[:5])}, of which its {META} knows.")
@@ -243,10 +247,12 @@ def read_shards(
                 tensors[name] = torch.empty(stored.size, dtype=dtype, device="cpu")
     reader = FileSystemReader(path)
     planner = DefaultLoadPlanner()
-    planner.set_up_planner(tensors, metadata, is_coordinator=True)
-    reader.set_up_storage_reader(metadata, is_coordinator=True)
-    plan = reader.prepare_local_plan(planner.create_local_plan())
     try:
+        planner.set_up_planner(tensors, metadata, is_coordinator=True)
+        reader.set_up_storage_reader(metadata, is_coordinator=True)
+        plan = reader.prepare_local_plan(planner.create_local_plan())
+        for item in plan.items:
+            _check_shard(Path(path), metadata.storage_data[item.storage_index])
         reader.read_data(planner.finish_plan(plan), planner).wait()
     except Exception as error:  # a damaged file fails in any way
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -260,8 +266,15 @@ def read_shards(
     return whole  # type: ignore[no-any-return]  # a dict in, a dict out
 
 
-class _MetadataUnpickler(pickle.Unpickler):
+class _MetadataUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]  # the one written in Python
     """Reads what torch.distributed.checkpoint writes about its files, and nothing that could run code."""
+
+    def load_build(self: Any) -> None:
+        if isinstance(self.stack[-2], type):  # it would set attributes of the class itself, for the whole program
+            raise pickle.UnpicklingError(f"it changes the class {self.stack[-2].__name__}")
+        pickle._Unpickler.load_build(self)  # type: ignore[attr-defined]  # typeshed knows the one of C
+
+    dispatch = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}  # type: ignore[attr-defined]
 
     def find_class(self, module: str, name: str) -> Any:
         if f"{module}.{name}" in _METADATA_CLASSES:
@@ -271,9 +284,22 @@ class _MetadataUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it holds {module}.{name}, which does not belong there")
 
 
-def _read_metadata(path: Path) -> Metadata:
+def _read_metadata(path: Path, expected_sum: int | None) -> Metadata:
     try:
-        with (path / ".metadata").open("rb") as file:
-            return _MetadataUnpickler(file).load()  # type: ignore[no-any-return]  # unpickled
+        raw = (path / ".metadata").read_bytes()
+        if expected_sum not in (None, zlib.crc32(raw)):
+            raise DamagedError("its check sum does not fit")
+        metadata: Metadata = _MetadataUnpickler(io.BytesIO(raw)).load()
+        metadata.state_dict_metadata.keys()
     except Exception as error:
         raise RuntimeError(f"{path / '.metadata'} is not what a sharded checkpoint holds: {error}.") from error
+    return metadata
+
+
+def _check_shard(folder: Path, stored: Any) -> None:
+    """A shard is an archive of torch within a file of the folder."""
+    if Path(stored.relative_path).name != stored.relative_path:
+        raise DamagedError(f"it names a file elsewhere, {stored.relative_path}")
+    with (folder / stored.relative_path).open("rb") as file:
+        file.seek(stored.offset)
+        check_file(io.BytesIO(file.read(stored.length)))
