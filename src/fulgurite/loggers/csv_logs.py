@@ -274,15 +274,16 @@ class CSVLogger(FolderLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Tensor | float], step: int | None = None) -> None:
-        self.experiment  # noqa: B018  # made now, so that what it finds is known
+        writer: Any = self.experiment  # made now, so that what it finds is known
         if self._adds_unasked:
             self._adds_unasked = False
             rank_zero_warn(
-                f"{self.experiment.metrics_file_path} exists: rows are added to it. "
+                f"{writer.metrics_file_path} exists: rows are added to it. "
                 "Give CSVLogger another version, or none, to start a new file."
             )
-        self.experiment.log_metrics(with_prefix(metrics, self._prefix, self.LOGGER_JOIN_CHAR), step)
-        if ((step if step is not None else len(self.experiment.metrics) - 1) + 1) % self._flush_logs_every_n_steps == 0:
+        writer.log_metrics(with_prefix(metrics, self._prefix, self.LOGGER_JOIN_CHAR), step)
+        done = len(writer.metrics) if step is None else step + 1
+        if done % self._flush_logs_every_n_steps == 0:
             self.save()
 
     @rank_zero_only

@@ -70,7 +70,7 @@ class MLFlowLogger(Logger):
         self._experiment_id: str | None = None
         self._run_name = run_name
         self._run_id = run_id
-        self._tracking_uri = tracking_uri
+        self._tracking_uri: str = tracking_uri or ""
         self.tags = dict(tags or {})
         self._log_model = log_model
         self._prefix = prefix
