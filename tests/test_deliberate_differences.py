@@ -348,6 +348,33 @@ def weights_of_a_compiled_layer(pl: Any) -> Any:
     return seen if isinstance(seen, str) else torch.equal(plain.layer.weight, trained.layer.weight)
 
 
+def steps_of_the_last_file(pl: Any) -> Any:
+    """The first of three epochs is the best; each time a save is due."""
+
+    def validation_step(self: Any, batch: Any, batch_idx: int) -> None:
+        self.log("val_loss", float(self.trainer.current_epoch))
+
+    keep = pl.callbacks.ModelCheckpoint("files", monitor="val_loss", save_last=True)
+    fit(pl, module(pl, validation_step=validation_step), loader(2), loader(1), max_epochs=3, callbacks=[keep])
+    return torch.load("files/last.ckpt", weights_only=True)["global_step"]
+
+
+def place_of_a_file_that_leaves_its_folder(pl: Any) -> Any:
+    def keep() -> Any:
+        fit(pl, module(pl), loader(1), callbacks=[pl.callbacks.ModelCheckpoint("files", "../away")])
+        return [path.name for path in Path().glob("*.ckpt")]
+
+    return outcome(keep)
+
+
+def files_where_two_callbacks_have_one_name(pl: Any) -> Any:
+    def of(mode: str) -> Any:
+        return pl.callbacks.ModelCheckpoint("files", "best", "loss", mode=mode, enable_version_counter=False)
+
+    fit(pl, module(pl), loader(2), max_epochs=2, callbacks=[of("min"), of("max")])
+    return len(list(Path("files").iterdir()))
+
+
 @dataclass
 class Difference:
     observe: Callable[[Any], Any]
@@ -452,6 +479,11 @@ DIFFERENCES = {
         a_complex_buffer_in_half_precision, "torch.float16", "torch.complex64"
     ),
     "a closure called by hand trains under a GradScaler too": Difference(steps_of_a_closure_called_by_hand, 0.0, -4.0),
+    "last.ckpt is written whenever a save is due": Difference(steps_of_the_last_file, 2, 6),
+    "checkpoints stay in their folder": Difference(
+        place_of_a_file_that_leaves_its_folder, ["away.ckpt"], text("MisconfigurationException", "checkpoint folder")
+    ),
+    "two callbacks never share a file": Difference(files_where_two_callbacks_have_one_name, 1, 2),
     "nothing is advertised": Difference(advertisements, True, False),
 }
 

@@ -17,8 +17,9 @@ import torch
 pytestmark = pytest.mark.slow
 SRC = Path(__file__).parents[1] / "src"
 SCRIPT = """
-import sys, time, warnings
+import logging, sys, time, warnings
 warnings.simplefilter("ignore")
+logging.getLogger("fulgurite").setLevel(logging.WARNING)
 from pathlib import Path
 import torch
 torch.set_num_threads(1)

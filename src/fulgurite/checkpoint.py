@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fulgurite.callbacks.callback import Callback
+from fulgurite.callbacks.own_files import SAVED_BY, OwnFiles
 from fulgurite.core.expected import check_like, check_loaded_optimizer, check_optimizer_state, check_scheduler
 from fulgurite.core.expected import part as part_of
 from fulgurite.core.saving import classes_key, foreign_classes, plain_hparams
@@ -65,6 +66,9 @@ def dump(trainer: Trainer, run: Run, loops: Callable[[Run], dict[str, Any]], wei
         for callback in run.callbacks:
             if overrides(callback, "on_save_checkpoint", Callback):
                 callback.on_save_checkpoint(trainer, module, checkpoint)
+    own = (getattr(callback, "_own", None) for callback in run.callbacks)
+    if note := next((files.note for files in own if isinstance(files, OwnFiles) and files.note), None):
+        checkpoint.setdefault(OURS, {})[SAVED_BY] = note
     module.on_save_checkpoint(checkpoint)
     checkpoint = run.strategy.gathered(checkpoint)
     foreign = foreign_classes(checkpoint)

@@ -20,6 +20,7 @@ from fulgurite.machine.precision import Precision
 from fulgurite.machine.requeue import hpc_checkpoints
 from fulgurite.machine.strategy import SingleDeviceStrategy, Strategy, TorchCheckpointIO
 from fulgurite.states import TrainerFn
+from fulgurite.utilities.cloud_io import RemotePath, modified, path_of
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
@@ -365,8 +366,14 @@ def ordered(callbacks: list[Callback]) -> list[Callback]:
 def checkpoint_path(trainer: Trainer, fn: TrainerFn, given: str | Path | None, model_given: bool) -> str | Path | None:
     """Which file `ckpt_path` means."""
     on_slurm = fn == TrainerFn.FITTING and isinstance(trainer._environment, SLURMEnvironment)
-    if on_slurm and (requeued := hpc_checkpoints(trainer.default_root_dir)):
-        return requeued[-1]  # this job has run before: it goes on from there, whatever the script was started with
+    requeued = hpc_checkpoints(trainer.default_root_dir) if on_slurm else []
+    if requeued and given is None:
+        return str(requeued[-1])  # this job has run before: it goes on from there
+    if requeued and given not in ("hpc", "last"):
+        rank_zero_warn(
+            f"ckpt_path={str(given)!r} is what this run begins with, as asked, and not {requeued[-1]}, which this job "
+            "has left. Leave ckpt_path out, or pass 'hpc' or 'last', for a job that goes on where it was."
+        )
     best_paths = (getattr(callback, "best_model_path", None) for callback in trainer.checkpoint_callbacks)
     best = next((path for path in best_paths if path is not None), None)
     if given is None and fn == TrainerFn.FITTING:
@@ -398,21 +405,21 @@ def checkpoint_path(trainer: Trainer, fn: TrainerFn, given: str | Path | None, m
             raise ValueError(f"Trainer.{fn}(ckpt_path='best'): no checkpoint was saved yet. Fit first, or pass a path.")
         return str(best)
     if given == "last":
-        return _last(trainer)
+        return _last(trainer, requeued)
     if given == "hpc":
         if not (found := hpc_checkpoints(trainer.default_root_dir)):
             raise ValueError(f"ckpt_path='hpc': there is no hpc_ckpt_*.ckpt in {trainer.default_root_dir}.")
-        return found[-1]
+        return str(found[-1])
     if str(given).startswith("registry"):
         raise NotImplementedError(f"ckpt_path={str(given)!r}: there is no model registry here; pass a path.")
     return given
 
 
-def _last(trainer: Trainer) -> Path | None:
+def _last(trainer: Trainer, requeued: list[Path | RemotePath]) -> str | None:
     savers = [cb for cb in trainer.checkpoint_callbacks if hasattr(cb, "_find_last_checkpoints")]
-    found = [Path(path) for saver in savers for path in saver._find_last_checkpoints(trainer)]
-    candidates = [path for path in found if path.exists()]
+    found = [path_of(path) for saver in savers for path in saver._find_last_checkpoints(trainer)]
+    candidates = [path for path in (*found, *requeued) if path.exists()]
     if not candidates:
         rank_zero_warn("ckpt_path='last': there is no last checkpoint yet, so this run starts afresh.")
         return None
-    return max(candidates, key=lambda path: path.stat().st_mtime)
+    return str(max(candidates, key=modified))

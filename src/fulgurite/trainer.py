@@ -54,7 +54,7 @@ from fulgurite.results import Metrics, MetricSource, Results, as_number
 from fulgurite.run import STAGES, Given, Run, loader_hook
 from fulgurite.states import RunningStage, TrainerFn, TrainerState, TrainerStatus
 from fulgurite.tables import results_table
-from fulgurite.utilities.cloud_io import local_path
+from fulgurite.utilities.cloud_io import location
 from fulgurite.utilities.exceptions import MisconfigurationException, NoDataError, SIGTERMException
 from fulgurite.utilities.loaders import check_loaders
 from fulgurite.utilities.rank_zero import log, rank_zero_info, rank_zero_warn
@@ -175,7 +175,7 @@ class Trainer(OldMembers):
     ) -> None:
         given = {name: value for name, value in locals().items() if name != "self"}
         flags = checked_flags(given)
-        self.default_root_dir = str(Path.cwd()) if default_root_dir is None else local_path(default_root_dir)
+        self.default_root_dir = str(Path.cwd()) if default_root_dir is None else location(default_root_dir)
 
         # the machine
         chosen = resolve_devices(accelerator, devices)
@@ -249,6 +249,7 @@ class Trainer(OldMembers):
         self._old = Patches()
         self._resume_from_checkpoint: str | Path | None = None
         self._ckpt_path: str | Path | None = None
+        self._requeue_file: str | None = None  # what a requeue has left that was asked for in this process
         self._said: set[str] = set()
         self._began = 0.0, 0  # when the last fit began, and after how many batches of fits before
 

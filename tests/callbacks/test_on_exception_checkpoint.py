@@ -21,7 +21,7 @@ def test_it_saves_when_a_run_fails():
     checkpoint = OnExceptionCheckpoint("out")
     with pytest.raises(ValueError, match="broken"):
         fit(checkpoint, model=Fails())
-    assert checkpoint.ckpt_path == "out/on_exception.ckpt"
+    assert checkpoint.ckpt_path == os.path.abspath("out/on_exception.ckpt")
     assert torch.load(checkpoint.ckpt_path, weights_only=True)["global_step"] == 2
 
 

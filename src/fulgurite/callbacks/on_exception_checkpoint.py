@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fulgurite.callbacks.checkpoint import Checkpoint
+from fulgurite.callbacks.checkpoint import Checkpoint, check_name
 from fulgurite.states import TrainerFn
+from fulgurite.utilities.cloud_io import location, path_of
 
 if TYPE_CHECKING:
     from fulgurite.core.module import LightningModule
@@ -28,16 +29,18 @@ class OnExceptionCheckpoint(Checkpoint):
         super().__init__()
         if not filename:
             raise ValueError("OnExceptionCheckpoint(filename=''): the file needs a name.")
-        self.dirpath = str(dirpath)
+        check_name(filename, f"OnExceptionCheckpoint(filename={filename!r})")
+        self.dirpath = location(dirpath)
         self.filename = filename
         self._failed = False
 
     @property
     def ckpt_path(self) -> str:
-        return str(Path(self.dirpath, self.filename + self.FILE_EXTENSION))
+        return str(path_of(self.dirpath) / (self.filename + self.FILE_EXTENSION))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._failed = False
+        self.dirpath = str(path_of(self.dirpath).absolute())  # wherever the program goes
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._failed = True  # teardown follows where a signal ended the run
@@ -45,9 +48,17 @@ class OnExceptionCheckpoint(Checkpoint):
             trainer.save_checkpoint(self.ckpt_path)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if trainer.is_global_zero and stage == "fit" and not self._failed:
-            Path(self.ckpt_path).unlink(missing_ok=True)
+        if trainer.is_global_zero and stage == "fit" and not self._failed and self._is_done(trainer):
+            trainer.strategy.checkpoint_io.remove_checkpoint(self.ckpt_path)
+
+    def _is_done(self, trainer: Trainer) -> bool:
+        """Whether this run went on from the file, and has ended: another run's is still to be resumed."""
+        given = trainer.ckpt_path
+        return given is not None and path_of(given).absolute() == path_of(self.ckpt_path)
 
     def _find_last_checkpoints(self, trainer: Trainer) -> set[str]:
         """The file that `ckpt_path="last"` may choose."""
-        return {self.ckpt_path} if Path(self.ckpt_path).exists() else set()
+        return {self.ckpt_path} if path_of(self.ckpt_path).exists() else set()
+
+    def _names_in_use(self) -> set[str]:
+        return {self.ckpt_path}

@@ -25,7 +25,8 @@ from fulgurite.core.sharded import META, is_dtensor, is_sharded, os_error, read_
 from fulgurite.utilities.cloud_io import (
     RemotePath,
     get_filesystem,  # noqa: F401  # people import it from here
-    local_path,
+    is_remote,
+    location,
     path_of,
     written_whole,
 )
@@ -97,12 +98,12 @@ def read_checkpoint(
     if path == "":
         raise ValueError("the path of the checkpoint is empty (''). Name the file.")
     if isinstance(path, (str, Path)):
-        path = local_path(path)
-        if is_sharded(path):
+        path = location(path)
+        if not is_remote(path) and is_sharded(path):
             whole = read_shards(path, read_checkpoint(Path(path) / META, "cpu", weights_only))
             return apply_to_collection(whole, Tensor, lambda t: _placed(t, map_location))  # type: ignore[no-any-return]
-        _check_readable(Path(path))
-    with Path(path).open("rb") if isinstance(path, str) else nullcontext(path) as file:
+        _check_readable(path_of(path))
+    with path_of(path).open("rb") if isinstance(path, str) else nullcontext(path) as file:
         loaded = _loaded(file, path, map_location, not trusts_files(weights_only))
     if not isinstance(loaded, dict):
         raise ValueError(
@@ -129,20 +130,20 @@ def _loaded(file: IO[bytes], path: object, map_location: MapLocation, safely: bo
         if safely and (names := _classes_not_allowed(file, error)):
             raise pickle.UnpicklingError(_foreign(path, names)) from error
         if isinstance(error, DamagedError) or not is_archive(file):
-            raise RuntimeError(_damaged(path, error)) from error
+            raise RuntimeError(_damaged(path, file, error)) from error
         if safely and isinstance(error, pickle.UnpicklingError):
             raise pickle.UnpicklingError(_not_plain(path, error)) from error
         raise RuntimeError(f"{path} cannot be read as a checkpoint: {type(error).__name__}: {_line(error)}") from error
 
 
-def _check_readable(path: Path) -> None:
+def _check_readable(path: Path | RemotePath) -> None:
     if path.is_dir():
         raise IsADirectoryError(
             f"{path} is a folder without {META} and .metadata, and so no sharded checkpoint. Name the file in it."
         )
     if not path.exists():
         folder = path.parent
-        there = sorted(p.name for p in folder.glob("*.ckpt")) if folder.is_dir() else None
+        there = sorted(p.name for p in folder.iterdir() if p.suffix == ".ckpt") if folder.is_dir() else None
         found = f"the folder {folder} does not exist" if there is None else f"in {folder} there are: {there[:20]}"
         raise FileNotFoundError(f"there is no checkpoint {path}; {found}.")
 
@@ -198,11 +199,11 @@ def _foreign(path: object, names: list[str]) -> str:
     )
 
 
-def _damaged(path: object, error: Exception) -> str:
-    size = f" ({Path(path).stat().st_size} bytes)" if isinstance(path, str) else ""
+def _damaged(path: object, file: IO[bytes], error: Exception) -> str:
+    size = file.seek(0, os.SEEK_END)
     return (
-        f"{path}{size} cannot be read as a checkpoint: it is truncated, damaged, or no file that torch.save wrote "
-        f"({_line(error)}). Use another checkpoint; those that a Trainer writes are whole or not there at all."
+        f"{path} ({size} bytes) cannot be read as a checkpoint: it is truncated, damaged, or no file that torch.save "
+        f"wrote ({_line(error)}). Use another checkpoint; those that a Trainer writes are whole or not there at all."
     )
 
 

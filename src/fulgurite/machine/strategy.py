@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from fulgurite.core.saving import read_checkpoint, write_checkpoint
 from fulgurite.hooks import Watched
+from fulgurite.utilities.cloud_io import remove
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.tree import move_data_to_device
 
@@ -31,7 +32,7 @@ class TorchCheckpointIO:
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         if storage_options is not None:
             raise TypeError(
-                "storage_options is for a CheckpointIO of your own; the built-in one writes to a local path."
+                "storage_options is for a CheckpointIO of your own; the built-in one takes fsspec's configuration."
             )
         write_checkpoint(checkpoint, path)
 
@@ -39,14 +40,7 @@ class TorchCheckpointIO:
         return read_checkpoint(path, map_location=map_location, weights_only=weights_only)
 
     def remove_checkpoint(self, path: Any) -> None:
-        import shutil
-        from pathlib import Path
-
-        target = Path(path)
-        if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target)
-        else:
-            target.unlink(missing_ok=True)
+        remove(path)
 
     def teardown(self) -> None:
         """After the last save."""

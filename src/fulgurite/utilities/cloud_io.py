@@ -71,6 +71,12 @@ def path_of(path: str | Path | RemotePath) -> Path | RemotePath:
     return RemotePath(f"{scheme}://{rest}") if scheme else Path(local_path(path))
 
 
+def entries_of(folder: Path | RemotePath) -> list[Path | RemotePath]:
+    """What is in a folder, in order; nothing where there is no such folder."""
+    found: list[Any] = list(folder.iterdir()) if folder.is_dir() else []
+    return sorted(found, key=str)
+
+
 class RemotePath:
     """A path of a file system that fsspec knows, with the methods of pathlib."""
 
