@@ -26,6 +26,7 @@ class Leaning(Net):
         return loss * (1 + (batch_idx == 2 and self.global_rank))
 
 
+@pytest.mark.needs("cloudpickle")  # to send a class of a test file to the processes
 def test_a_sound_model_is_equal_and_left_as_it_was() -> None:
     model, before = Net(metrics=False), torch.get_rng_state()
     weights = {name: p.clone() for name, p in model.state_dict().items()}

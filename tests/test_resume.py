@@ -295,7 +295,7 @@ def differing(a: Any, b: Any, path: str = "") -> list[str]:
     return [] if a == b else [f"{path}: {str(a)[:80]} != {str(b)[:80]}"]
 
 
-QUICK = ("epoch means, shuffling, dropout", "plateau by step, val each 3", "manual, two optimizers", "a metric object")
+QUICK = ("epoch means, shuffling, dropout",)
 EACH = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SETTINGS]
 
 
@@ -316,6 +316,7 @@ def test_every_save_point_continues_bit_for_bit(name: str, tmp_path: Path) -> No
             assert not differing(timeless(twin), timeless(first)), f"{file.stem}: the file after it differs"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["epoch means, shuffling, dropout", "accumulate 4, val each 5, clip"])
 def test_no_row_is_lost_or_written_twice(name: str, tmp_path: Path) -> None:
     setting = SETTINGS[name]
@@ -325,6 +326,7 @@ def test_no_row_is_lost_or_written_twice(name: str, tmp_path: Path) -> None:
     assert lengths[-1] <= 1 < len(rows)
 
 
+@pytest.mark.slow
 def test_a_run_may_be_interrupted_again_and_again(tmp_path: Path) -> None:
     """Each resumed run hands over after one more batch; the last is what one run would have been."""
     setting = SETTINGS["accumulate 4, val each 5, clip"]

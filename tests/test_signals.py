@@ -82,6 +82,7 @@ def quiet_trainer(**flags: Any) -> pl.Trainer:
     return pl.Trainer(max_epochs=1, accelerator="cpu", **{**off, **flags})
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_the_batch_and_raises_keyboard_interrupt() -> None:
     code, out, err = finish(start(raises("SIGINT")))
     assert code == 0, err
@@ -133,6 +134,7 @@ def test_ctrl_c_from_outside_while_a_batch_takes_its_time() -> None:
     assert "step 3" not in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("callbacks", [PLAIN, ON_EXCEPTION], ids=["plain", "saving"])
 def test_sigterm_finishes_the_batch_tears_down_and_exits_with_143(callbacks: str) -> None:
     code, out, err = finish(start(raises("SIGTERM"), callbacks))

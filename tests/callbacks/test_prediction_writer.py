@@ -111,6 +111,7 @@ def test_a_writer_whose_start_and_end_are_its_own(interval):
         assert [indices for _, indices in writer.epochs] == [[[[0, 1], [2, 3], [4]]]] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.multi
 def test_each_of_several_processes_is_told_the_positions_of_its_own_share():
     script = """

@@ -162,6 +162,7 @@ for table, roots in ((PYTORCH, ["lightning.pytorch", "pytorch_lightning", "fulgu
     assert run(code) == ""
 
 
+@pytest.mark.slow
 def test_isinstance_and_subclassing_work_across_spellings() -> None:
     assert (
         run("""
@@ -178,6 +179,7 @@ assert pl.trainer.states.RunningStage is old.trainer.states.RunningStage and L.f
     )
 
 
+@pytest.mark.slow
 def test_the_version_is_lightnings_and_the_package_can_be_found() -> None:
     assert (
         run("""
@@ -220,6 +222,7 @@ for statement, says in {LACKING!r}.items():
     )
 
 
+@pytest.mark.slow
 def test_a_name_we_lack_is_not_there_for_hasattr() -> None:
     assert (
         run("""
@@ -230,6 +233,7 @@ print(hasattr(pl.strategies, "DeepSpeedStrategy"), hasattr(pl, "nonsense"), hasa
     )
 
 
+@pytest.mark.slow
 def test_their_loggers_are_ours() -> None:
     assert (
         run("""
@@ -244,6 +248,7 @@ assert logging.getLogger("fulgurite").level == logging.ERROR
     )
 
 
+@pytest.mark.slow
 def test_old_paths_say_once_where_their_names_are_now() -> None:
     assert run("""
 import warnings
@@ -259,6 +264,7 @@ print(*[str(w.message).split(". ", 1)[1] for w in caught], sep="\\n")
     ]
 
 
+@pytest.mark.slow
 def test_the_alias_refuses_where_lightning_is_imported_already() -> None:
     assert "python -m fulgurite run" in run(
         """

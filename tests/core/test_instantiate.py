@@ -20,6 +20,7 @@ from torch import nn
 from fulgurite import LightningDataModule, LightningModule
 from fulgurite.core.saving import write_checkpoint
 
+pytestmark = pytest.mark.needs("jsonargparse")  # which makes what a command line has saved
 HERE = __name__
 INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 made: list[str] = []

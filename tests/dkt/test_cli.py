@@ -228,6 +228,7 @@ def test_predict_on_a_file_with_nothing_to_predict_says_what_to_do(trained, caps
     assert "`dkt evaluate` scores known answers" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_help_teaches_the_formats_and_python_m_dkt_is_the_same_command():
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "dkt", "train", "--help"]

@@ -317,6 +317,7 @@ say(trainer.world_size, trainer.node_rank, trainer.local_rank, net.layer.weight.
     assert not ended[0].left and not ended[1].left
 
 
+@pytest.mark.slow
 def test_one_process_imports_nothing_of_this() -> None:
     import subprocess
 

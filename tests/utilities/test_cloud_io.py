@@ -186,6 +186,7 @@ def test_what_another_host_left_goes_when_it_is_a_day_old(tmp_path, monkeypatch)
     assert names(tmp_path) == [kept]
 
 
+@pytest.mark.slow
 def test_a_left_over_folder_goes_and_one_put_aside_gets_its_name_again_where_that_is_free(tmp_path):
     dead = name_of_a_dead_process()
     for name in (dead, f"{dead}.last.ckpt", f"{dead}.best.ckpt", "best.ckpt"):
@@ -196,6 +197,7 @@ def test_a_left_over_folder_goes_and_one_put_aside_gets_its_name_again_where_tha
     assert (tmp_path / "best.ckpt/meta.pt").read_text() == "best.ckpt"
 
 
+@pytest.mark.slow
 def test_a_link_that_is_left_over_goes_and_not_what_it_points_to(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / name_of_a_dead_process()).symlink_to("a")

@@ -54,6 +54,7 @@ def test_info_reaches_handlers_of_the_program(caplog: pytest.LogCaptureFixture) 
     assert caplog.messages == ["seeded 3"]
 
 
+@pytest.mark.slow
 def test_info_is_shown_where_logging_is_not_set_up() -> None:
     code = "from fulgurite.utilities.rank_zero import rank_zero_info; rank_zero_info('hello')"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -28,6 +28,7 @@ from fulgurite.utilities.types import LRSchedulerConfig, OptimizerLRScheduler
 from fulgurite.utilities.warnings import PossibleUserWarning, disable_possible_user_warnings
 
 
+@pytest.mark.slow
 def test_each_name_is_offered_and_loaded_when_used() -> None:
     assert all(getattr(utilities, name) is not None for name in utilities.__all__)
     assert all(getattr(utilities, name) is not None for name in dir(utilities))
@@ -112,8 +113,7 @@ def test_overriding_is_seen_in_subclasses_instances_and_wrappers() -> None:
     patched.step = partial(print, 1)
     assert is_overridden("step", Own(), Base) and is_overridden("step", patched, Base)
     assert not is_overridden("step", Base(), Base) and not is_overridden("step", None)
-    with pytest.raises(ValueError, match="Base has no method 'stop'"):
-        is_overridden("stop", Own(), Base)
+    assert not is_overridden("stop", Own(), Base)  # a name that the base does not have
 
 
 def test_a_classmethod_that_refuses_instances_can_still_be_looked_up() -> None:
