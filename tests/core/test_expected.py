@@ -62,6 +62,7 @@ OF_OBJECTS: list[tuple[tuple[Any, ...], Any, str]] = [
     (("optimizer_states", 0, "state", 0, "exp_avg"), "x", r"optimizer_states\[0\].state\[0\].exp_avg"),
     (("optimizer_states", 0, "state", 0, "exp_avg"), torch.zeros(9), r"optimizer_states\[0\].state\[0\].exp_avg"),
     (("optimizer_states", 0, "state", 0, "step"), ..., "optimizer_states"),
+    (("optimizer_states", 0, "state", 1, "step"), True, r"optimizer_states\[0\].state\[1\].step"),
     (("lr_schedulers", 0, "last_epoch"), "x", r"lr_schedulers\[0\].last_epoch"),
     (("lr_schedulers", 0, "get_lr"), 3, r"lr_schedulers\[0\].get_lr"),
 ]

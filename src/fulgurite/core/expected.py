@@ -220,7 +220,7 @@ def check_optimizer_state(optimizer: torch.optim.Optimizer, state: Any, at: str,
     _check(state, {"state": Mapping, "param_groups": [{"params": (list, tuple)}]}, at, path)
     numbers = [number for group in state["param_groups"] for number in group["params"]]
     for number, values in state["state"].items():
-        _check(values, Mapping, f"{at}.state[{number}]", path)
+        _check(values, {"?step": _number}, f"{at}.state[{number}]", path)  # loading makes a tensor of anything
         if number not in numbers:
             raise _wrong(path, f"{at}.state", number, f"one of the parameters {numbers[:9]}")
 
@@ -244,8 +244,6 @@ def _check_states(optimizer: torch.optim.Optimizer, parameters: list[Tensor], at
         if not state:
             continue
         kinds.add(frozenset(state))
-        if "step" in state:
-            _check(state["step"], _number, f"{at}.state[{i}].step", path)
         for name in _LIKE_A_PARAMETER & state.keys():
             fits = isinstance(state[name], Tensor) and state[name].shape == parameter.shape
             if not fits and not (name == "momentum_buffer" and state[name] is None):
