@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -202,6 +203,112 @@ def test_a_step_value_with_sync_dist_is_that_of_all_processes(logged: Any) -> No
     assert logged[0]["log_dir"] == logged[1]["log_dir"]
     header, *rows = logged[0]["rows"]
     assert [row[header.index("rank")] for row in rows] == ["0.5", "0.5"]
+
+
+PARTED = (
+    HEAD
+    + """
+from fulgurite.loggers import CSVLogger
+class Synced(Net):
+    def training_step(self, batch, i):
+        self.log("rank", RANK + 1, sync_dist=True)  # a whole number, and its mean is none
+        self.log("most", float(RANK), sync_dist=True, reduce_fx="max")
+        return super().training_step(batch, i)
+    def on_train_batch_end(self, outputs, batch, i):
+        seen.append([float(self.trainer.callback_metrics[name]) for name in ("rank", "most")])
+        if RANK == 1:
+            self.trainer.logged_metrics  # reading talks to nobody
+        self.log("at_end", float(RANK), sync_dist=True)
+    def validation_step(self, batch, i):
+        self.log("v", batch.mean() * 0 + RANK, on_step=True, on_epoch=True, sync_dist=True, batch_size=1)
+seen = []
+logger = CSVLogger("synced")
+t = fit(Synced(), n=9, val=data(5), logger=logger, log_every_n_steps=1)  # an idle rank at the end; 2 and 1 batches
+answers["seen"] = seen
+answers["at end"] = float(t.callback_metrics["at_end"])
+import csv
+from pathlib import Path
+rows = list(csv.DictReader(Path(logger.log_dir, "metrics.csv").read_text().splitlines())) if RANK == 0 else []
+answers["rows"] = [row["v_step"] for row in rows if row.get("v_step")]
+
+class Names(Net):
+    def training_step(self, batch, i):
+        self.log("a" if RANK else "b", 1.0, sync_dist=True)
+        return super().training_step(batch, i)
+answers["names"] = raised(lambda: fit(Names(), n=8), RuntimeError)
+
+class Parts(Net):
+    def on_train_epoch_end(self):
+        if RANK == 1:
+            with torch.no_grad():
+                self.layer.bias.add_(1e-7)
+answers["weights"] = raised(lambda: fit(Parts(), n=8), RuntimeError)
+class Own(Parts):
+    unshared_weights = ["layer.bias"]
+model = Own()
+model.layer.bias.data.fill_(float(RANK))
+fit(model, n=8)
+answers["own"] = model.layer.bias.item()
+fit(Parts(), n=8, strategy=pl.strategies.DDPStrategy(compare_weights=False))
+answer(answers)
+"""
+)
+
+
+@pytest.fixture(scope="module")
+def parted(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return run_ranks(PARTED, 2, tmp_path_factory.mktemp("parted"))
+
+
+def test_a_value_with_sync_dist_is_one_value_before_the_batch_ends(parted: Any) -> None:
+    for answer in parted:
+        assert answer["seen"] == [[1.5, 1.0], [1.5, 1.0], [1.0, 0.0]]  # in the last batch rank 1 has no sample
+        assert answer["at end"] == 0.0
+    assert parted[0]["rows"] == ["0.5", "0.0"]  # rank 1 has had one batch of validation, rank 0 two
+
+
+def test_names_with_sync_dist_that_differ_are_named(parted: Any) -> None:
+    for answer in parted:
+        assert "rank 1 logged ['a'] in training_step that rank 0 did not (script.py:" in answer["names"][1]
+
+
+def test_weights_that_differ_at_the_end_of_an_epoch_are_named(parted: Any) -> None:
+    for answer in parted:
+        kind, message = answer["weights"]
+        assert kind == "RuntimeError" and "'layer.bias' is not the same on rank 0 and rank 1 (1 of 2" in message
+    assert parted[1]["own"] - parted[0]["own"] > 0.5  # each has trained its own
+
+
+CALLS = (
+    HEAD
+    + """
+class Alone(Net):
+    def on_train_batch_end(self, outputs, batch, i):
+        if self.global_rank == 0 and i == 1:
+            CALL(self)
+CALL = {
+    "save": lambda m: m.trainer.save_checkpoint("alone.ckpt"),
+    "barrier": lambda m: m.trainer.strategy.barrier(),
+    "gather": lambda m: m.all_gather(torch.ones(1)),
+    "reduce": lambda m: m.trainer.strategy.reduce(torch.ones(1)),
+    "log": lambda m: m.log("x", 1.0, sync_dist=True),
+}[os.environ["CALL"]]
+fit(Alone(), n=int(os.environ["N"]))
+"""
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("call", ["save", "barrier", "gather", "reduce", "log"])
+@pytest.mark.parametrize("samples", ["8", "40"])  # the end of the epoch follows, or other batches
+def test_a_call_of_one_rank_alone_is_named_with_its_line(call: str, samples: str, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CALL", call)
+        patch.setenv("N", samples)
+        (code, said), (other, _) = run_ranks(CALLS, 2, tmp_path, fails=True)
+    names = {"save": "save_checkpoint", "gather": "all_gather", "log": "sync_dist=True ('x' at script.py"}
+    assert code and other
+    assert "CollectiveMismatchError" in said and names.get(call, call) in said and "script.py:" in said, said
 
 
 def test_no_step_talks_besides_ddp(logged: Any) -> None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from fulgurite.utilities.exceptions import SIGTERMException
 
 if TYPE_CHECKING:
-    from fulgurite.machine.distributed import DistributedStrategy
     from fulgurite.run import Run
 
 SECONDS, MOST_BATCHES = 1.0, 50  # between two points, whichever comes first
@@ -29,7 +28,6 @@ class Agreement:
         self.run = run
         self.should_stop = False
         self.validation_due = False  # val_check_interval as a time: by the clock of process 0
-        self.logs_steps = False  # some step value is to be reduced whenever loggers have a row
         self.signal: BaseException | None = None
         self.requeues = False  # SLURM has asked some process to save and make room
         self._batches = 1  # from one point to the next
@@ -57,19 +55,17 @@ class Agreement:
             bool(trainer.should_stop),
             -1 if name is None else _NAMES.index(name),
             seconds is not None and now - run.validated_time >= seconds,
-            run.train_results.has_shared_steps(),
             trainer._requeue_asked,
             (now - self._last_time) / (done.total_batch - self._last_batch or math.inf),
         ]
-        stops, signals, clocks, steps, requeues, paces = zip(
-            *cast("DistributedStrategy", run.strategy).gather_numbers(mine), strict=True
+        stops, signals, clocks, requeues, paces = zip(
+            *run.strategy.gather_objects(mine, "the agreement on whether to stop"), strict=True
         )
         self.exchanges += 1
         self.should_stop = any(stops)
         if self.should_stop and not trainer.should_stop:
             trainer.should_stop = True
         self.validation_due = bool(clocks[0])
-        self.logs_steps = any(steps)
         self.requeues = trainer._requeue_asked = any(requeues)
         self.hear(_NAMES[int(i)] if i >= 0 else None for i in signals)
         if pace := max(paces):  # seconds a batch, where there was one since the last point

@@ -58,7 +58,9 @@ def dump(trainer: Trainer, run: Run, loops: Callable[[Run], dict[str, Any]], wei
         if run.training:
             checkpoint[OURS] = _exact_state(run)
             if not run.alone:
-                checkpoint[OURS]["ranks"] = run.strategy.gather_of_shares(of_each_process(run, checkpoint[OURS]))
+                checkpoint[OURS]["ranks"] = run.strategy.gather_of_shares(
+                    of_each_process(run, checkpoint[OURS]), "the state of each rank for a checkpoint"
+                )
     _add_hparams(checkpoint, module, trainer.datamodule)
     if not weights_only:
         if trainer.datamodule is not None and (state := trainer.datamodule.state_dict()):

@@ -49,7 +49,6 @@ from fulgurite.utilities.seed import collect_rng_state, pl_worker_init_function,
 from fulgurite.utilities.tree import apply_to_collection, move_data_to_device
 
 if TYPE_CHECKING:
-    from fulgurite.machine.distributed import DistributedStrategy
     from fulgurite.run import Run
 
 _END = object()
@@ -270,7 +269,9 @@ class DataFlow:
         share = _share(self.train)
         if isinstance(share, TrainShare) and not share.items:
             return self._parts_of_share(batches, share, done)
-        declared = self.run.strategy.gather_of_shares(declared_sizes(self.train) if share is None else None)
+        declared = self.run.strategy.gather_of_shares(
+            declared_sizes(self.train) if share is None else None, "the sizes of the training batches"
+        )
         if None not in declared:
             return self._parts_declared(batches, declared, done)
         return self._parts_exchanged(batches, share, done)
@@ -299,7 +300,7 @@ class DataFlow:
 
     def _parts_exchanged(self, batches: Iterator[Any], share: Any, done: int) -> Batches:
         """Sizes that nobody can know ahead: one exchange a step, of whether and how much each process has."""
-        strategy, limit = cast("DistributedStrategy", self.run.strategy), self.train_batches_count
+        strategy, limit = self.run.strategy, self.train_batches_count
         mine = islice(batches, None if math.isinf(limit) else int(limit) - done)
         batch, following = None, next(mine, _END)
         while True:
@@ -310,8 +311,8 @@ class DataFlow:
                 following = next(mine, _END)
             else:  # this process has run out, and helps the others with the batch it had last
                 size = -1 if batch is None else 0
-            told = strategy.gather_numbers([size, following is not _END])[:: strategy.world_size // strategy.data_size]
-            sizes, more = [int(row[0]) for row in told], [row[1] for row in told]
+            told = strategy.gather_of_shares((size, following is not _END), "the sizes of the next training batch")
+            sizes, more = [size for size, _ in told], [further for _, further in told]
             if max(sizes) == -1:
                 raise _no_batch()
             if -1 in sizes:
@@ -319,7 +320,7 @@ class DataFlow:
                     f"the training loader of process {sizes.index(-1)} yields no batch, and those of others do. Give "
                     "every process at least one."
                 )
-            self.run.take(Part(not any(more), size, sum(sizes)))
+            self.run.take(Part(not any(more), size, sum(sizes), 0 in sizes))
             yield batch, not any(more)
             if not any(more):
                 return
@@ -455,7 +456,7 @@ class DataFlow:
     def gathered_predictions(self, predictions: list[list[Any]]) -> list[list[Any]]:
         """The predictions of all processes for each loader, in the order of its data set."""
         on_cpu = apply_to_collection(predictions, Tensor, lambda t: t.cpu())
-        ranks = self.run.strategy.gather_objects(on_cpu)
+        ranks = self.run.strategy.gather_objects(on_cpu, "the gathering of predictions")
         loaders = self.evaluation["predict"]
         return [in_order([rank[k] for rank in ranks], _share(loader)) for k, loader in enumerate(loaders)]
 

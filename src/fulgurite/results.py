@@ -172,6 +172,7 @@ class Results:
     """All that one stage (training, validation, ...) has logged since its epoch began."""
 
     DATALOADER_SUFFIX = "/dataloader_idx_{}"
+    steps_come_later = False  # those of an evaluation that are of several processes
 
     def __init__(self, run: Run, stage: str) -> None:
         self.run, self.stage = run, stage
@@ -384,10 +385,6 @@ class Results:
         """An evaluation has seen its last batch, of `batches` here: epoch values may be read."""
         self.loader, self.at_end = None, True
 
-    def has_shared_steps(self) -> bool:
-        """Whether a step's value is to be that of all processes."""
-        return False
-
     # reading
     def value(self, slot: Slot) -> Any:
         """The value of the epoch."""
@@ -454,6 +451,7 @@ class Results:
             s.step_name: s.last
             for s in self._readable()
             if s.options.on_step and s.options.logger and s.last is not None and s.loader in (None, self.loader)
+            if not (s.options.sync_dist and self.steps_come_later)
         }
         if values and not self.run.in_sanity_check:
             self.run.write(values, step)

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -230,7 +231,7 @@ class Run:
             and not overrides(self.strategy, "optimizer_step", Strategy)
             and self.precision.scaler is None
             and self.profiler is None
-            and all(type(o).__module__.startswith("torch.optim") and not isinstance(o, LBFGS) for o in self.optimizers)
+            and all(map(_ignores_loss, self.optimizers))
         )
 
     def begin_epoch(self) -> None:
@@ -250,6 +251,7 @@ class Run:
         together, agree = self._put_together, self.agreement.exchange
         hooks.on_train_start = (*hooks.on_train_start, agree)
         hooks.on_train_epoch_start = (*hooks.on_train_epoch_start, agree)
+        hooks.on_train_batch_end = (cast(SharedResults, self.train_results).share_step, *hooks.on_train_batch_end)
         hooks.on_train_epoch_end = (together, *calls(self, "on_train_epoch_end", before_monitors=(together,)))
 
     def _put_together(self) -> None:
@@ -346,7 +348,7 @@ class Run:
                     f"training_step returned None in batch {i} on process {self.strategy.global_rank}, and the other "
                     "processes wait for its gradients. Return a loss of which nothing counts: loss * 0."
                 )
-            if self.weighs_itself is not False:
+            if self.weighs_itself is not False and self.module.automatic_optimization:
                 self._weigh(None if idle or not isinstance(returned, dict) else returned.get("weight"), idle)
             return returned
 
@@ -369,13 +371,13 @@ class Run:
 
     def _counting_samples(self, backward: Callable[..., Any]) -> Callable[..., Any]:
         """Gradients are averaged over processes; the average over samples is what one process would have."""
-
-        strategy, manual = cast("DistributedStrategy", self.strategy), not self.module.automatic_optimization
+        if not self.module.automatic_optimization:
+            averaging = cast("DistributedStrategy", self.strategy).averaging(self)
+            if averaging is not None:
+                return partial(averaging.backward, backward)
 
         def weighted(loss: Tensor, *args: Any, **kwargs: Any) -> None:
             factor = self.factor
-            if manual:
-                strategy.prepare_backward(loss)
             if isinstance(factor, Tensor):
                 loss = loss * factor.to(loss.dtype)
             elif factor != 1.0:
@@ -655,6 +657,8 @@ class Run:
 
     def take_step(self, optimizer: Optimizer, closure: Callable[[], Any] | None, **kwargs: Any) -> Any:
         """What `step()` of the optimizer that users hold does: closure, before_step, step."""
+        if closure is not None and not self.alone and not _ignores_loss(optimizer):
+            closure = self._of_all(closure)
 
         def prepared() -> Any:
             with torch.enable_grad():  # many optimizers step under no_grad, and call it there
@@ -678,6 +682,15 @@ class Run:
         for hook in self.hooks.on_before_optimizer_step:
             hook(optimizer)
         self.clip_gradients(optimizer)
+
+    def _of_all(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """The closure with the loss of all processes, so that an optimizer that goes by it does the same on each."""
+
+        def shared() -> Any:
+            loss = closure()
+            return self.strategy.reduce(loss * self.factor) if isinstance(loss, Tensor) else loss
+
+        return shared
 
     def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         loss = self.precision.scale(loss)
@@ -842,6 +855,11 @@ class Run:
                 f"in eval mode at the start of fit, and left so: {shown}. Call .train() first if dropout and "
                 "batch-norm statistics are meant to be on."
             )
+
+
+def _ignores_loss(optimizer: Optimizer) -> bool:
+    """Whether an optimizer takes one step from the gradients, whatever its closure returns."""
+    return type(optimizer).__module__.startswith("torch.optim") and not isinstance(optimizer, LBFGS)
 
 
 def _parameters(method: Any) -> Mapping[str, inspect.Parameter]:

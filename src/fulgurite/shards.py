@@ -40,6 +40,7 @@ class Part(NamedTuple):
     is_last: bool
     mine: int
     total: int
+    some_idle: bool = False  # some process has no sample of it
 
 
 WHOLE = Part(False, 1, 1)
@@ -114,15 +115,16 @@ class TrainShare(Share):
     def _mine(self, group: list[Any], is_last: bool) -> Any:
         if self.batch_size is not None:
             mine = group[self.rank :: self.world_size]
-            self.parts.append(Part(is_last, len(mine), len(group)))
+            self.parts.append(Part(is_last, len(mine), len(group), len(group) < self.world_size))
             return mine or group[:1]
         if self.items:
             has = self.rank < len(group)
-            self.parts.append(Part(is_last, int(has), len(group)))
+            self.parts.append(Part(is_last, int(has), len(group), len(group) < self.world_size))
             return group[self.rank if has else 0]
         batches = [list(batch) for batch in group]
         mine = batches[self.rank] if self.rank < len(batches) else []
-        self.parts.append(Part(is_last, len(mine), sum(map(len, batches))))
+        total, some_idle = sum(map(len, batches)), len(batches) < self.world_size
+        self.parts.append(Part(is_last, len(mine), total, some_idle))
         return mine or batches[0][:1]
 
     def __len__(self) -> int:
@@ -222,7 +224,7 @@ def parts_by_size(declared: list[tuple[int, int, bool]], rank: int, limit: float
     each = [sizes(*one) for one in declared]
     count = int(min(limit, max(map(len, each))))
     for i, row in enumerate(islice(zip_longest(*each, fillvalue=0), count), 1):
-        yield Part(i == count, row[rank], sum(row))
+        yield Part(i == count, row[rank], sum(row), 0 in row)
 
 
 # predictions

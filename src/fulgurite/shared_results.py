@@ -1,6 +1,8 @@
 """Logged values of several processes: kept apart while they are logged, put together where an epoch ends.
 
-`self.log` never communicates. At the end of an epoch all running values go to all processes in one exchange, so that
+`self.log` never communicates, nor does reading. What a training batch logs with `sync_dist=True` goes to all processes
+together before its end hooks; what evaluation batches do, once they are over, for processes may have different numbers
+of them. At the end of an epoch all running values go to all processes in one exchange, so that
 means are over all samples, and every process sees the same numbers. A name that some processes logged and others did
 not is an error, unless those others had no batch to log it in.
 """
@@ -35,19 +37,35 @@ class _Row(NamedTuple):
     dtype: str  # of a total of whole numbers what its digits need
 
 
+SyncedSteps = list[tuple[tuple[int, int], dict[Key, _Row]]]  # by loader and batch
+
+
 class SharedResults(Results):
     """The results of a stage on one of several processes."""
+
+    steps_come_later = True
 
     def __init__(self, run: Any, stage: str) -> None:
         super().__init__(run, stage)
         self.values: dict[Key, Any] = {}  # of the epoch, over all processes
         self.put_together: dict[Key, Any] = {}  # the running value of this process that went into it
         self.own_batches = 0
+        self.synced: dict[Key, float] = {}  # logged in this batch with sync_dist=True, and what each counts
+        self.synced_steps: SyncedSteps = []  # of an evaluation
 
     def log(self, name: str, value: Any, raw: tuple[Any, ...], batch_size: int | None, attribute: str | None) -> None:
-        if self.training and self.run.idle and self.batch is not None:
-            return  # a batch without a sample of its own has nothing to say
-        super().log(name, value, raw, batch_size, attribute)
+        idle = self.training and self.run.idle and self.batch is not None
+        if not idle:  # else it has nothing to say: a batch without a sample of its own
+            super().log(name, value, raw, batch_size, attribute)
+        if raw[6] and not raw[8]:
+            self._note_synced(name, value, raw, batch_size, idle)
+
+    def _note_synced(self, name: str, value: Any, raw: tuple[Any, ...], batch_size: int | None, idle: bool) -> None:
+        key = self.run.fx, name, self.loader if raw[7] else None
+        options = self._options(self.run.fx, name, value, raw) if idle else self.slots[key].options
+        if options.on_step:
+            own = self.run.part.mine if self.training else self._batch_size()
+            self.synced[key] = float(own if batch_size is None else batch_size)
 
     # the end of an epoch
     def _waiting(self) -> dict[Key, Slot]:
@@ -58,6 +76,7 @@ class SharedResults(Results):
             if slot.fresh
             and slot.options.on_epoch
             and not slot.options.rank_zero_only
+            and (slot.total is not None or slot.metric is not None)
             and (key not in self.put_together or self.put_together[key] is not slot.total)
         }
 
@@ -72,13 +91,16 @@ class SharedResults(Results):
                 None if slot.metric is None else run.attribute_of(slot.metric),
                 numbers.get(str(i), 0.0),
                 float(slot.weight),
-                "whole" if slot.whole else "" if slot.total is None else str(slot.total.dtype).removeprefix("torch."),
+                "whole" if slot.whole else "" if slot.total is None else _name(slot.total),
             )
             for i, (key, slot) in enumerate(mine.items())
         }
-        told = run.strategy.gather_of_shares((rows, self.own_batches, run.agreement.own_signal))
+        told = run.strategy.gather_of_shares(
+            (rows, self.own_batches, run.agreement.own_signal, self.synced_steps),
+            f"the putting together of the values of {self.stage}",
+        )
         all_rows: list[dict[Key, _Row]]
-        all_rows, batches, signals = map(list, zip(*told, strict=True))
+        all_rows, batches, signals, steps = map(list, zip(*told, strict=True))
         run.agreement.hear(signals)
         run.agreement.raise_signal()
         keys = list(dict.fromkeys(key for rows in all_rows for key in rows))
@@ -96,6 +118,7 @@ class SharedResults(Results):
                 value, whole = _combined(row.options.reduce, found), row.dtype == "whole"
                 dtype = narrowest(sum(total for total, _ in found)) if whole else getattr(torch, row.dtype)
                 self.values[key] = torch.tensor(value, dtype=dtype, device=run.device)
+        self._write_synced_steps(steps)
         if metrics:
             with _merged([slot.metric for slot in metrics.values()], run.strategy) as computed:
                 pairs = zip(metrics.items(), computed, strict=True)
@@ -136,6 +159,7 @@ class SharedResults(Results):
         self.put_values_together()
         super().publish_epoch()
         if self.training:
+            self.run.strategy.check_weights()
             self.run.agreement.exchange()
 
     def reset(self) -> None:
@@ -145,38 +169,63 @@ class SharedResults(Results):
         self.own_batches = 0
 
     # steps
-    def has_shared_steps(self) -> bool:
-        return any(slot.options.sync_dist and slot.options.on_step for slot in self.slots.values())
+    def share_step(self, *_: Any) -> None:
+        """What this training batch has logged with `sync_dist=True`, as the values of all processes."""
+        # a process without a sample of its own has made no step, and cannot know what others have logged in theirs
+        if self.synced or self.run.part.some_idle:
+            self._share()
+
+    def _share(self) -> None:
+        mine = self._synced_rows()
+        told = self.run.strategy.gather_of_shares(
+            None if self.run.idle else mine,
+            "the sharing of what a batch has logged with sync_dist=True",
+            ", ".join(f"{name!r} at {row.where}" for (_, name, _), row in mine.items()),
+        )
+        self.synced.clear()
+        keys = list(dict.fromkeys(key for rows in told if rows is not None for key in rows))
+        self._check_keys(keys, [rows or {} for rows in told], [rows is not None for rows in told])
+        for key in keys:
+            rows = [theirs[key] for theirs in told if theirs is not None]
+            slot = self.slots.get(key) or self._empty_slot(key, rows[0])
+            slot.fresh, slot.last = True, _of_all(rows, self.run.device)
+
+    def _synced_rows(self) -> dict[Key, _Row]:
+        """This process's values of the batch in work."""
+        slots = {key: slot for key in self.synced if (slot := self.slots.get(key)) and isinstance(slot.last, Tensor)}
+        numbers = as_numbers({str(i): slot.last for i, slot in enumerate(slots.values())})
+        rows = {}
+        for number, (key, slot) in zip(numbers.values(), slots.items(), strict=True):
+            counts = self.synced[key]
+            total = number * counts if slot.options.reduce == "mean" else number
+            rows[key] = _Row(slot.options, slot.where, None, total, counts, _name(slot.last))
+        return rows
 
     def publish_step(self) -> None:
+        if self.synced:  # by the hooks of the batch's end
+            self._share()
         if self.run.agreement.due:
             self.run.agreement.exchange()
         super().publish_step()
 
-    def step_values(self) -> dict[str, Any]:
-        """A row for the loggers; values with `sync_dist=True` are those of all processes."""
-        values = super().step_values()
-        if not self.run.agreement.logs_steps:
-            return values
-        slots = {
-            slot.step_name: slot
-            for slot in self._readable()
-            if slot.options.on_step and slot.options.sync_dist and isinstance(slot.last, Tensor)
-        }
-        numbers = as_numbers({name: slot.last for name, slot in slots.items()})
-        size = float(self.run.part.mine)
-        mine = {
-            name: (slots[name].options.reduce, number * size if slots[name].options.reduce == "mean" else number, size)
-            for name, number in numbers.items()
-        }
-        told = self.run.strategy.gather_of_shares(mine if size else {})
-        for name in dict.fromkeys(name for one in told for name in one):
-            found = [one[name] for one in told if name in one]
-            reduce = found[0][0]
-            value = _combined(reduce, [(total, weight) for _, total, weight in found])
-            if name in values or name in slots:
-                values[name] = torch.tensor(value, dtype=slots[name].last.dtype)  # type: ignore[union-attr]  # a tensor, by the filter
-        return values
+    def publish_eval_step(self, step: int) -> None:
+        if self.synced and not self.run.in_sanity_check:
+            self.synced_steps.append(((self.loader or 0, step), self._synced_rows()))
+        self.synced.clear()
+        super().publish_eval_step(step)
+
+    def _write_synced_steps(self, told: list[SyncedSteps]) -> None:
+        """The rows of an evaluation's batches, each of the processes that had so many."""
+        for number in sorted({number for steps in told for number, _ in steps}):
+            batches = [rows for steps in told for own, rows in steps if own == number]
+            values = {}
+            for key in dict.fromkeys(key for rows in batches for key in rows):
+                slot = self.slots.get(key) or self._empty_slot(key, next(rows[key] for rows in batches if key in rows))
+                slot.last = _of_all([rows[key] for rows in batches if key in rows], self.run.device)
+                if slot.options.logger:
+                    values[slot.step_name] = slot.last
+            self.run.write(values, number[1])
+        self.synced_steps.clear()
 
     # a checkpoint in mid-epoch
     def state_dict(self) -> dict[str, Any]:
@@ -189,6 +238,18 @@ class SharedResults(Results):
 
 class SharedNoResults(NoResults, SharedResults):
     """Of a barebones run: `self.log` does nothing; stops and signals are agreed on all the same."""
+
+
+def _name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _of_all(rows: list[_Row], device: torch.device) -> Tensor:
+    """One value of those of several processes, on this one's device."""
+    value = _combined(rows[0].options.reduce, [(row.total, row.weight) for row in rows])
+    dtype = getattr(torch, rows[0].dtype)
+    whole = dtype.is_floating_point or (value.is_integer() and dtype is not torch.bool)
+    return torch.tensor(value, dtype=dtype if whole else torch.get_default_dtype(), device=device)
 
 
 def _combined(reduce: str, found: list[tuple[float, float]]) -> float:
@@ -214,7 +275,7 @@ def _merged(metrics: list[Any], strategy: Any) -> Iterator[list[Any]]:
     """
     parts = [part for metric in metrics for part in _stateful_parts(metric)]
     before = [_state(part) for part in parts]
-    told = strategy.gather_of_shares(recursive_detach(before, to_cpu=True))
+    told = strategy.gather_of_shares(recursive_detach(before, to_cpu=True), "the merging of metric objects")
     foreign = [copy.deepcopy(metric) if not _stateful_parts(metric) else None for metric in metrics]
     switches = [(part, part._to_sync) for metric in metrics for part in _parts(metric) if hasattr(part, "_to_sync")]
     try:
@@ -271,7 +332,7 @@ def merged_states(part: Any, states: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _of_foreign(metric: Any, own: Any, strategy: Any) -> Any:
     """A metric that does not declare its states: merged by its own `merge_state`, else of this process alone."""
-    others = strategy.gather_of_shares(own)
+    others = strategy.gather_of_shares(own, "the merging of metric objects")
     if hasattr(own, "merge_state"):
         own.merge_state([other for rank, other in enumerate(others) if rank != strategy.data_rank])
         return own.compute()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ from fulgurite.strategies import DDPStrategy, SingleDeviceStrategy
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import rank_zero_only
 from helpers.counting import QUIET
-from helpers.processes import run_ranks
+from helpers.processes import free_port, run_ranks
 
 TORCHRUN = {
     "RANK": "3",
@@ -91,6 +93,23 @@ def test_a_program_that_a_rank_of_ours_starts_is_none(environ: pytest.MonkeyPatc
         environ.setenv(name, value)
     environ.delenv("TORCHELASTIC_RUN_ID")
     assert isinstance(pl.Trainer(**QUIET).strategy, SingleDeviceStrategy)
+
+
+@pytest.mark.parametrize("more", [{}, {"WORLD_SIZE": "4"}, {"RANK": "3"}])
+def test_a_launcher_may_say_the_machine_and_the_place_on_it_alone(
+    more: dict[str, str], environ: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"NODE_RANK": "1", "LOCAL_RANK": "1", **more}.items():
+        environ.setenv(name, value)
+    trainer = pl.Trainer(**QUIET, devices=2, num_nodes=2, strategy="ddp")
+    assert ranks(trainer) == (4, 3, 1, 1, 2)
+    assert not trainer.is_global_zero and rank_zero_only.rank == 3
+
+
+def test_a_place_that_the_machine_does_not_have_is_an_error(environ: pytest.MonkeyPatch) -> None:
+    environ.setenv("LOCAL_RANK", "2")
+    with pytest.raises(MisconfigurationException, match="LOCAL_RANK=2.*devices=2, num_nodes=2"):
+        pl.Trainer(**QUIET, devices=2, num_nodes=2, strategy="ddp")
 
 
 def test_slurm_says_who_a_process_is(environ: pytest.MonkeyPatch) -> None:
@@ -177,6 +196,97 @@ def test_what_three_processes_exchange() -> None:
             "objects": [{0}, {1}, {2}],
             "rank": rank,
         }
+
+
+TWO_MACHINES = """
+import sys, time, torch, fulgurite as pl
+from torch.utils.data import DataLoader
+samples = torch.randn(23, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+class Net(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = torch.nn.Linear(4, 1, dtype=torch.float64)
+    def training_step(self, batch, i):
+        if "killed" in sys.argv and self.trainer.node_rank == 1 and i == 1:
+            print("there", flush=True)
+            time.sleep(60)
+        return self.layer(batch).pow(2).mean()
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.1)
+of = 12
+trainer = pl.Trainer(accelerator="cpu", num_nodes=2 if "machines" in sys.argv else 1, max_epochs=2, logger=False,
+                     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+model = Net()
+before = trainer.global_rank, trainer.node_rank, trainer.local_rank, trainer.is_global_zero, trainer.world_size
+trainer.fit(model, DataLoader(samples, of // trainer.world_size))
+torch.save((before, model.state_dict()), f"{before[-1]}-{trainer.global_rank}.pt")
+"""
+
+
+def agents(folder: Path, processes: int, *words: str) -> list[subprocess.Popen[str]]:
+    """Torchrun on two machines, which are both this one."""
+    (folder / "train.py").write_text(TWO_MACHINES)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    port = free_port()
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", f"--node-rank={node}"]
+            + [f"--nproc-per-node={processes}", "--master-addr=127.0.0.1", f"--master-port={port}"]
+            + ["train.py", "machines", *words],
+            cwd=folder,
+            env={**environment, "GLOO_SOCKET_IFNAME": "lo"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        for node in (0, 1)
+    ]
+
+
+def end(agent: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(agent.pid, signal.SIGKILL)
+    agent.communicate()
+
+
+@pytest.mark.multi
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("processes", [1, 2])
+def test_two_machines_train_as_one_process(tmp_path: Path, processes: int) -> None:
+    running = agents(tmp_path, processes)
+    try:
+        said = [agent.communicate(timeout=240) for agent in running]
+    finally:
+        for agent in running:
+            end(agent)
+    assert [agent.returncode for agent in running] == [0, 0], said
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "train.py"], check=True, cwd=tmp_path, env=environment, timeout=120)
+    _, alone = torch.load(tmp_path / "1-0.pt")
+    world = 2 * processes
+    for rank in range(world):
+        before, weights = torch.load(tmp_path / f"{world}-{rank}.pt")
+        assert before == (rank, rank // processes, rank % processes, rank == 0, world)
+        torch.testing.assert_close(weights, alone, rtol=0, atol=1e-12)
+
+
+@pytest.mark.multi
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_machine_that_is_gone_is_noticed_by_the_other(tmp_path: Path) -> None:
+    running = agents(tmp_path, 1, "killed")
+    try:
+        assert running[1].stdout is not None and "there" in running[1].stdout.readline()
+        end(running[1])  # with its training process, as when a machine loses its power
+        _, said = running[0].communicate(timeout=60)
+    finally:
+        for agent in running:
+            end(agent)
+    assert running[0].returncode != 0
+    assert "onnection" in said, said
 
 
 @pytest.mark.multi

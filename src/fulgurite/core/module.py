@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -79,6 +79,7 @@ class LightningModule(Watched, OldModule, HyperparametersMixin, ModelIO, nn.Modu
         "hparams_initial",
     ]
     __jit_ignored_attributes__ = ["_hparams", "_hparams_initial"]
+    unshared_weights: Collection[str] = ()  # parameters, or submodules with theirs, that each process trains by itself
     _jit_is_scripting = False  # see seen_by_torchscript
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -233,8 +234,9 @@ class LightningModule(Watched, OldModule, HyperparametersMixin, ModelIO, nn.Modu
                 step logs by step, everything else by epoch.
             reduce_fx: "mean" (weighted by batch size), "sum", "min" or "max".
             enable_graph: keep the autograd graph of the value.
-            sync_dist: the value of a step is that of all processes whenever loggers have a row. An epoch's value
-                always is.
+            sync_dist: the value of a training batch is that of all processes from `on_train_batch_end` on, which
+                costs an exchange in each such batch; that of an evaluation batch once the evaluation is over. An
+                epoch's value always is.
             sync_dist_group: not supported among several processes.
             add_dataloader_idx: add `/dataloader_idx_N` to the name when there are several evaluation loaders.
             batch_size: the weight in the epoch's mean; found in the batch when needed and not given.

@@ -12,14 +12,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from fulgurite.machine.averaging import Averaging
 from fulgurite.machine.distributed import DEFAULT_TIMEOUT, DistributedStrategy
 from fulgurite.machine.strategy import NOTHING, TorchCheckpointIO
+from fulgurite.machine.weights import unshared
 from fulgurite.utilities.exceptions import MisconfigurationException
 
 if TYPE_CHECKING:
     from fulgurite.core.module import LightningModule
     from fulgurite.machine.environments import ClusterEnvironment
     from fulgurite.machine.precision import Precision
+    from fulgurite.run import Run
     from fulgurite.trainer import Trainer
 
 
@@ -29,13 +32,21 @@ class _Steps(nn.Module):
     def __init__(self, module: LightningModule) -> None:
         super().__init__()
         self.module = module
+        self._ddp_params_and_buffers_to_ignore = [f"module.{name}" for name in unshared(module)]
 
     def forward(self, name: str, *args: Any) -> Any:
         return getattr(self.module, name)(*args) if name else self.idle()
 
     def idle(self) -> Tensor:
         """0, of which every parameter has a gradient of zeros."""
-        return torch.stack([p.flatten()[:0].sum().float() for p in self.parameters() if p.requires_grad]).sum()
+        ignored = self._ddp_params_and_buffers_to_ignore
+        shared = [p for name, p in self.named_parameters() if p.requires_grad and name not in ignored]
+        return torch.stack([p.flatten()[:0].sum().float() for p in shared]).sum()
+
+
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    ignored = unshared(module)
+    return [p for name, p in module.named_parameters() if p.requires_grad and name not in ignored]
 
 
 class DDPStrategy(DistributedStrategy):
@@ -54,6 +65,7 @@ class DDPStrategy(DistributedStrategy):
         process_group_backend: "gloo" or "nccl"; by default the one of the device.
         timeout: after which a collective that does not complete is an error.
         start_method: "popen" runs the script again for each process, "spawn" and "fork" call one function.
+        compare_weights: at the end of each training epoch, an error where processes hold different weights.
         **ddp_kwargs: for torch's DistributedDataParallel, such as `find_unused_parameters=True`.
     """
 
@@ -74,6 +86,7 @@ class DDPStrategy(DistributedStrategy):
         process_group_backend: str | None = None,
         timeout: timedelta | None = DEFAULT_TIMEOUT,
         start_method: str = "popen",
+        compare_weights: bool = True,
         **ddp_kwargs: Any,
     ) -> None:
         super().__init__(
@@ -86,9 +99,11 @@ class DDPStrategy(DistributedStrategy):
             )
         self.ddp_comm_state, self.ddp_comm_hook = ddp_comm_state, ddp_comm_hook
         self.ddp_comm_wrapper = ddp_comm_wrapper
+        self.compare_weights = compare_weights
         self.ddp_kwargs = ddp_kwargs
         self._ddp: DistributedDataParallel | None = None  # also where there is nothing to train
         self._trained: list[nn.Parameter] = []  # what DDP knows of
+        self._averaging: Averaging | None = None
         self._steps_communicate = False  # a training step waits for those of other processes
 
     def setup(self, trainer: Trainer) -> None:
@@ -109,7 +124,7 @@ class DDPStrategy(DistributedStrategy):
         self._steps_communicate = True
 
     def _wrap(self, module: LightningModule) -> None:
-        self._trained = [p for p in module.parameters() if p.requires_grad]
+        self._trained = _trained(module)
         if not self._trained:
             self.model, self._ddp = module, None
             return  # DDP refuses a module without gradients; there is nothing to exchange
@@ -122,14 +137,13 @@ class DDPStrategy(DistributedStrategy):
                 f"{error}. {type(self).__name__} hands {', '.join(self.ddp_kwargs)} on to torch's "
                 "DistributedDataParallel, which does not take it."
             ) from None
-        if self.ddp_comm_hook is not None:
-            hook = self.ddp_comm_hook
-            ddp.register_comm_hook(self.ddp_comm_state, self.ddp_comm_wrapper(hook) if self.ddp_comm_wrapper else hook)
+        if self.communication_hook is not None:
+            ddp.register_comm_hook(self.ddp_comm_state, self.communication_hook)
         self.model = self._ddp = ddp
 
     def renew(self) -> None:
         """Wrap anew where parameters were frozen or unfrozen: DDP knows those of its construction."""
-        trained = [p for p in self._module.parameters() if p.requires_grad]
+        trained = _trained(self._module)
         if len(trained) != len(self._trained) or any(a is not b for a, b in zip(trained, self._trained, strict=True)):
             self._wrap(self._module)
 
@@ -146,11 +160,22 @@ class DDPStrategy(DistributedStrategy):
             return None
         return self._ddp("")  # type: ignore[no-any-return]  # a tensor
 
-    def prepare_backward(self, loss: Tensor) -> None:
-        """What DDP's forward does for its backward, where the step has not gone through it: manual optimization."""
-        if self._ddp is not None:
-            searches = self.ddp_kwargs.get("find_unused_parameters", False)
-            self._ddp.reducer.prepare_for_backward([loss] if searches else [])
+    def averaging(self, run: Run) -> Averaging:
+        """Of manual optimization, whose steps do not go through DDP."""
+        if self._averaging is None:
+            ignored = unshared(run.module)
+            self._averaging = Averaging(run, self, [p for n, p in run.module.named_parameters() if n in ignored])
+        return self._averaging
+
+    @property
+    def exchanges_gradients(self) -> bool:
+        """Whether a backward pass averages; not inside `no_sync`."""
+        return self._ddp is None or bool(self._ddp.require_backward_grad_sync)
+
+    @property
+    def communication_hook(self) -> Callable[..., Any] | None:
+        hook, wrapper = self.ddp_comm_hook, self.ddp_comm_wrapper
+        return wrapper(hook) if hook is not None and wrapper is not None else hook
 
     def share_buffers(self) -> None:
         """Every process evaluates the buffers that a checkpoint would hold: batch-norm statistics of process 0."""
@@ -193,5 +218,7 @@ class DDPStrategy(DistributedStrategy):
 
     def teardown(self) -> None:
         """Unwrap: the module's parameters lose DDP's hooks."""
-        self.model, self._ddp, self._trained = self.lightning_module, None, []
+        if self._averaging is not None:
+            self._averaging.close()
+        self.model, self._ddp, self._trained, self._averaging = self.lightning_module, None, [], None
         super().teardown()

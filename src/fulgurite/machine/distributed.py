@@ -24,11 +24,15 @@ from torch.distributed import (  # type: ignore[attr-defined]  # documented, and
 from fulgurite.machine import supervise, watchdog
 from fulgurite.machine.environments import ClusterEnvironment, environment_of
 from fulgurite.machine.strategy import Strategy, TorchCheckpointIO
+from fulgurite.machine.weights import check_equal
+from fulgurite.machine.words import Words
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import rank_zero_only
 
 if TYPE_CHECKING:
+    from fulgurite.machine.averaging import Averaging
     from fulgurite.machine.devices import Devices
+    from fulgurite.run import Run
     from fulgurite.trainer import Trainer
 
 T = TypeVar("T")
@@ -50,8 +54,10 @@ class DistributedStrategy(Strategy):
             each, "spawn" and "fork" call one function.
     """
 
+    compare_weights = True  # at the end of each training epoch: those that are whole on each process
     compares_calls = False  # whether mismatched collectives raise on every rank, rather than hang or abort
     gradient_group: Any = None  # None: the default one
+    words: Words | None = None  # of all trainers of this process; None before the processes have met
 
     def __init__(
         self,
@@ -84,6 +90,7 @@ class DistributedStrategy(Strategy):
         devices = list(self.parallel_devices or chosen.devices)
         outside = self.cluster_environment
         if outside.creates_processes_externally:
+            outside.work_out(num_nodes, len(devices))
             world = outside.world_size()
             if world % num_nodes:
                 raise MisconfigurationException(
@@ -133,8 +140,9 @@ class DistributedStrategy(Strategy):
         """A loss of 0 that keeps the other processes company; None where only a real step would do."""
         return None
 
-    def prepare_backward(self, loss: Tensor) -> None:
-        """Before a backward pass of manual optimization."""
+    def averaging(self, run: Run) -> Averaging | None:
+        """What averages the gradients of manual optimization; None where each backward pass does so itself."""
+        return None
 
     def share_buffers(self) -> None:
         """Before an evaluation within a fit: the buffers of process 0 on all."""
@@ -146,6 +154,10 @@ class DistributedStrategy(Strategy):
     def what_went_wrong(self, error: RuntimeError) -> RuntimeError | None:
         """The same error in the user's terms; None where it is not the strategy's."""
         return None
+
+    def check_weights(self) -> None:
+        if self.compare_weights and self.world_size > 1:
+            check_equal(self, self._module)
 
     # the process group
     @property
@@ -208,13 +220,14 @@ class DistributedStrategy(Strategy):
             set_debug_level(before)
             DistributedStrategy.gradient_group = dist.new_group(timeout=timeout)  # of all trainers of this process
             groups.append(self.gradient_group)
+        DistributedStrategy.words = Words(self.global_rank, self.world_size, self.timeout)
         watchdog.begin(self.global_rank, self.world_size, self.timeout, groups)
 
     def destroy(self) -> None:
         """Leave the group, at the end of the process."""
         watchdog.end()
         atexit.unregister(self.destroy)
-        DistributedStrategy.gradient_group = None
+        DistributedStrategy.gradient_group = DistributedStrategy.words = None
         if dist.is_initialized():
             dist.destroy_process_group()
         # A gloo thread that still holds tensors of the last exchange when Python ends aborts the process: here
@@ -222,6 +235,19 @@ class DistributedStrategy(Strategy):
         time.sleep(0.1)
 
     # collectives
+    def _told(self, call: str, thing: T, sender: int | None = None, detail: str = "") -> list[T]:
+        """The things of all processes, or that of `sender` alone, once all have made this call."""
+        if self.by_itself or DistributedStrategy.words is None:
+            return [thing] if sender is not None else [thing] * self.world_size
+        return DistributedStrategy.words.tell(call, thing, sender, detail)
+
+    def _with_all(self, call: str, tensor: Tensor, group: Any) -> Any:
+        """The group on which to exchange a tensor, once all processes have made this call with one of its shape."""
+        if group is not None:
+            return group
+        self._told(f"{call} of {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}", None)
+        return self.gradient_group
+
     def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
         """A new tensor, reduced over all processes: "mean", "sum", "min", "max" or a torch ReduceOp."""
         if not isinstance(tensor, Tensor):
@@ -233,42 +259,29 @@ class DistributedStrategy(Strategy):
         reduced = tensor.detach().clone()
         if name in ("mean", "avg") and not reduced.is_floating_point():
             reduced = reduced.to(torch.get_default_dtype())
+        group = self._with_all(f"reduce({name})", reduced, group)
         dist.all_reduce(reduced, getattr(dist.ReduceOp, operations[name]), group=group)
         return reduced / dist.get_world_size(group) if name in ("mean", "avg") else reduced
 
     def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
         """The tensors of all processes, stacked; with `sync_grads` a gradient flows back to each."""
         tensor = tensor.contiguous().to(self.root_device)
+        group = self._with_all("all_gather", tensor, group)
         if sync_grads:
             return _Gathered.apply(tensor, group)  # type: ignore[no-any-return,no-untyped-call]  # a tensor
         return _gathered(tensor, group)
 
-    def gather_numbers(self, numbers: list[float]) -> list[list[float]]:
-        """The numbers of all processes, in the order of their ranks, on all: one call, without comparing shapes."""
-        tensor = torch.tensor(numbers, dtype=torch.float64, device=self.root_device)
-        return _gathered(tensor, self.gradient_group).tolist()  # type: ignore[no-any-return]  # rows of floats
-
     def broadcast(self, obj: T, src: int = 0) -> T:
         """The object of process `src`, on all."""
-        if self.by_itself:
-            return obj
-        box = [obj]
-        dist.broadcast_object_list(box, src, device=self.root_device)
-        return box[0]
+        return self._told(f"broadcast from rank {src}", obj, src)[0]
 
-    def gather_objects(self, obj: T) -> list[T]:
+    def gather_objects(self, obj: T, call: str = "gather_objects", detail: str = "") -> list[T]:
         """The objects of all processes, in the order of their ranks, on all."""
-        if self.by_itself:
-            return [obj]
-        box: list[Any] = [None] * self.world_size
-        dist.all_gather_object(box, obj)
-        return box
+        return self._told(call, obj, detail=detail)
 
     def barrier(self, name: str | None = None) -> None:
         """Wait for all processes."""
-        if not dist.is_initialized() or self.by_itself:
-            return
-        dist.barrier(device_ids=[self.root_device.index] if self.root_device.type == "cuda" else None)
+        self._told(f"barrier({name!r})" if name else "barrier()", None)
 
 
 def _gathered(tensor: Tensor, group: Any) -> Tensor:

@@ -39,6 +39,9 @@ class ClusterEnvironment:
     def detect(cls) -> bool:
         return cls._sign in os.environ
 
+    def work_out(self, num_nodes: int, processes: int) -> None:
+        """What this environment does not say follows from the machines and the processes of each."""
+
     def _number(self, what: str, default: int) -> int:
         name = self._names[what]
         value = os.environ.get(name, str(default))
@@ -70,9 +73,9 @@ class ClusterEnvironment:
 
 
 class LightningEnvironment(ClusterEnvironment):
-    """Nobody started this process among others, or a launcher that says so in torchrun's variables."""
+    """Nobody started this process among others, or a launcher that gives each its LOCAL_RANK and maybe the rest."""
 
-    _contract = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    _worked_out: tuple[int, int] | None = None  # world size and rank, where the launcher does not say them
 
     @classmethod
     def detect(cls) -> bool:
@@ -80,7 +83,29 @@ class LightningEnvironment(ClusterEnvironment):
 
     @property
     def creates_processes_externally(self) -> bool:  # type: ignore[override]  # read only here: the variables say it
-        return all(name in os.environ for name in self._contract) and not has_a_parents_rank()
+        return "LOCAL_RANK" in os.environ and not has_a_parents_rank()
+
+    def work_out(self, num_nodes: int, processes: int) -> None:
+        if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+            return
+        if "WORLD_SIZE" in os.environ:
+            processes = self.world_size() // num_nodes
+        if self.local_rank() >= processes or self.node_rank() >= num_nodes:
+            raise MisconfigurationException(
+                f"LOCAL_RANK={self.local_rank()} and NODE_RANK={self.node_rank()} with devices={processes}, "
+                f"num_nodes={num_nodes}: both ranks count from 0. Give the trainer as many devices as there are "
+                "processes on each machine, and as many nodes as machines."
+            )
+        self._worked_out = num_nodes * processes, self.node_rank() * processes + self.local_rank()
+
+    def world_size(self) -> int:
+        return self._number("world_size", self._worked_out[0] if self._worked_out else 1)
+
+    def global_rank(self) -> int:
+        return self._number("global_rank", self._worked_out[1] if self._worked_out else 0)
+
+    def node_rank(self) -> int:
+        return self._number("node_rank", int(os.environ.get("GROUP_RANK", "0")))
 
     @property
     def main_address(self) -> str:  # type: ignore[override]  # as above

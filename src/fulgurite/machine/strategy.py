@@ -176,16 +176,19 @@ class Strategy(Watched):
     def broadcast(self, obj: T, src: int = 0) -> T:
         return obj
 
-    def gather_objects(self, obj: T) -> list[T]:
-        """The objects of all processes, in the order of their ranks, on all."""
+    def gather_objects(self, obj: T, call: str = "gather_objects", detail: str = "") -> list[T]:
+        """The objects of all processes, in the order of their ranks, on all; all give the call the same name."""
         return [obj]
 
-    def gather_of_shares(self, obj: T) -> list[T]:
+    def gather_of_shares(self, obj: T, call: str = "gather_of_shares", detail: str = "") -> list[T]:
         """The objects of one process for each share of the data, on all."""
-        return self.gather_objects(obj)[:: self.world_size // self.data_size]
+        return self.gather_objects(obj, call, detail)[:: self.world_size // self.data_size]
 
     def barrier(self, name: str | None = None) -> None:
         """Wait for all processes."""
+
+    def check_weights(self) -> None:
+        """At the end of a training epoch: an error where processes that are to hold the same weights do not."""
 
     def batch_to_device(self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
         """Move a batch, by the module's or data module's own hooks where there are any."""

@@ -26,7 +26,12 @@ import torch.distributed as dist
 from fulgurite.machine import watchdog
 from fulgurite.machine.environments import RANK_OF, STARTED_BY
 from fulgurite.machine.signals import installed
-from fulgurite.utilities.exceptions import CollectiveTimeoutError, RankFailedError, SIGTERMException
+from fulgurite.utilities.exceptions import (
+    CollectiveMismatchError,
+    CollectiveTimeoutError,
+    RankFailedError,
+    SIGTERMException,
+)
 from fulgurite.utilities.rank_zero import rank_zero_info
 
 if TYPE_CHECKING:
@@ -36,6 +41,7 @@ GRACE = 2.0  # seconds a rank has to leave by itself once the run has failed
 FOLLOW_UP = 1.0  # seconds in which the reason of a broken connection turns up
 END = 30.0  # seconds that the others have to end the program once rank 0 has
 WAKE = getattr(signal, "SIGUSR2", signal.SIGTERM)  # Windows has none, and starts no ranks
+_OWN_REASONS = (RankFailedError, CollectiveTimeoutError, CollectiveMismatchError)
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Failure:
 
 def follows_from_another(exception: BaseException) -> bool:
     """Whether this is what a rank sees when another one is gone, rather than a reason of its own."""
-    if not isinstance(exception, RuntimeError) or isinstance(exception, (RankFailedError, CollectiveTimeoutError)):
+    if not isinstance(exception, RuntimeError) or isinstance(exception, _OWN_REASONS):
         return False
     said = str(exception)
     signs = ("gloo", "Connection closed", "Connection reset", "Broken pipe", "monitoredBarrier", "NCCL", "TCPStore")

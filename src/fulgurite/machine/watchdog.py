@@ -39,6 +39,11 @@ _WAITS = {  # calls of torch that are not in that file and wait for other ranks
     (str(Path(_TORCH, "distributed", "utils.py")), "_verify_param_shape_across_processes"): "DDP's look at the shapes",
     (str(Path(_TORCH, "distributed", "utils.py")), "_sync_module_states"): "DDP's sharing of the weights",
 }
+ALL_RANKS = (
+    "Every rank must make the same collective calls in the same order: make them on all ranks, outside of any "
+    "`if trainer.is_global_zero`; in fit that is also save_checkpoint, validate, log_dir of a new logger, barrier, "
+    "broadcast, reduce and all_gather."
+)
 _STAGES = {"train": "training", "sanity_check": "the sanity check", "validate": "validation", None: "setting up"}
 
 
@@ -57,8 +62,21 @@ def users_line(frames: list[FrameType]) -> str | None:
     """File and line of the innermost frame that is neither Python's, torch's nor ours."""
     for frame in reversed(frames):
         if not frame.f_code.co_filename.startswith(_FOREIGN):
-            return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+            return _described_line(frame)
     return None
+
+
+def users_call(frame: FrameType) -> tuple[str, str]:
+    """What of ours the user's innermost line calls, and where that line is."""
+    called = frame
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_FOREIGN):
+        called = frame if frame.f_code.co_filename.startswith(_HERE) else called
+        frame = frame.f_back
+    return called.f_code.co_name, _described_line(frame)
+
+
+def _described_line(frame: FrameType) -> str:
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
 
 
 def stack_of(thread: int) -> list[FrameType]:
@@ -86,6 +104,8 @@ class Watchdog:
         self.thread: int | None = None  # the one that is in a call of the trainer
         self.since = time.monotonic()  # since when it is where it is
         self.hung: str | None = None  # the report, once there is one
+        self.call: str | None = None  # of all ranks, by name, in which this one waits
+        self.made = 0  # such calls, the one that waits among them
         self._prefix = f"fulgurite/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
         self._where: dict[str, Any] = {}
         self._place: list[Any] = []
@@ -140,11 +160,31 @@ class Watchdog:
         stage = getattr(trainer.state.stage, "value", None)
         done = trainer.progress if trainer._run is None else trainer._run.progress
         evaluated = sum(map(sum, done.eval_batches.values()))
-        calls = [group._get_sequence_number_for_group() for group in self.groups]
-        at, waits, inner = users_line(frames), waits_in(frames), frames[-1]
+        calls = self._calls()
+        at, waits, inner = users_line(frames), self.call or waits_in(frames), frames[-1]
         where = {"stage": _STAGES.get(stage, stage), "at": at, "waits": waits, "epoch": done.epoch, "calls": calls}
         where["batch"] = done.batch if stage in ("train", None) else evaluated
-        return [stage, done.total_batch, evaluated, at, inner.f_code.co_name, inner.f_lasti, calls], where
+        # of a call by name no frame changes while it waits, and while it polls some do
+        place = (self.call, self.made) if self.call else (inner.f_code.co_name, inner.f_lasti)
+        return [stage, done.total_batch, evaluated, at, *place, calls], where
+
+    def _calls(self) -> list[int]:
+        """How many collectives of each group were begun, and last how many calls by name."""
+        return [*(group._get_sequence_number_for_group() for group in self.groups), self.made]
+
+    def gone_on(self) -> str | None:
+        """The report, where a rank has begun a later collective without making the call in which this one waits.
+
+        All ranks begin all collectives in one order. Who has begun fewer calls by name than this rank, and more of
+        another kind, has left out the one in which this rank waits.
+        """
+        *mine, made = self._calls()
+        for told in self._all_told().values():
+            *theirs, calls = told.get("calls") or [0]
+            if calls < made and any(a > b for a, b in zip(theirs, mine, strict=False)):
+                waited = time.monotonic() - self.since
+                return self.report(self.call, waited, "was not made by all")
+        return None
 
     def _hangs(self) -> bool:
         if self.thread is None or time.monotonic() - self.since < self.limit + LATER:
@@ -156,7 +196,7 @@ class Watchdog:
         )
 
     # what is wrong
-    def report(self, collective: str | None, waited: float) -> str:
+    def report(self, collective: str | None, waited: float, what: str = "was not complete") -> str:
         """Who is where, who did not come, and what to do."""
         before = self._all_told()
         time.sleep(1.5 * BEAT)  # whose thread does not beat in that time is stopped or gone
@@ -176,10 +216,10 @@ class Watchdog:
             reason = "each rank waits for others in a call that they do not make"
         return "\n".join(
             [
-                f"{collective or 'a collective'} was not complete after {waited:.0f} s: {reason}.",
+                f"{collective or 'a collective'} {what} after {waited:.0f} s: {reason}.",
                 *lines,
-                "Every rank must make the same collective calls in the same order. Where one is merely slow, allow "
-                "more time: strategy=DDPStrategy(timeout=timedelta(minutes=30)).",
+                ALL_RANKS,
+                "Where one is merely slow, allow more time: strategy=DDPStrategy(timeout=timedelta(minutes=30)).",
             ]
         )
 
@@ -253,6 +293,31 @@ def begin(rank: int, world_size: int, timeout: timedelta, groups: list[Any]) -> 
         before(kind, exception, where)
 
     sys.excepthook = tell
+
+
+def batches_done() -> int:
+    """Training batches that this process has done in the call of the trainer that it is in."""
+    return _call[0].progress.total_batch if _call is not None else 0
+
+
+@contextlib.contextmanager
+def waiting(call: str) -> Iterator[None]:
+    """Around the wait for all ranks to make this call."""
+    watchdog = _watchdog
+    if watchdog is None:
+        yield
+        return
+    watchdog.call = call
+    watchdog.made += 1
+    try:
+        yield
+    finally:
+        watchdog.call = None
+
+
+def gone_on() -> str | None:
+    """Who has gone on without making the call in which this process waits, in a report."""
+    return _watchdog.gone_on() if _watchdog is not None else None
 
 
 def abort() -> None:

@@ -31,3 +31,7 @@ class RankFailedError(RuntimeError):
 
 class CollectiveTimeoutError(RuntimeError):
     """A call that all processes must make was not complete in time; the message says where each of them is."""
+
+
+class CollectiveMismatchError(RuntimeError):
+    """The processes have come to different calls, each of which all must make; the message says who is where."""
