@@ -198,6 +198,7 @@ class SharedResults(Results):
         for number, (key, slot) in zip(numbers.values(), slots.items(), strict=True):
             counts = self.synced[key]
             total = number * counts if slot.options.reduce == "mean" else number
+            assert slot.last is not None
             rows[key] = _Row(slot.options, slot.where, None, total, counts, _name(slot.last))
         return rows
 

@@ -212,7 +212,7 @@ CASES = [
     Case("stopped", ("rank 1 did not come", "rank 1: no sign of life"), within=13, environ=SHORT),
     Case(
         "skipped collective",
-        ("was not complete after", r"rank 0: .*waits in all_gather, at \S*program.py:\d+ in disturb"),
+        ("was not made by all after", r"rank 0: .*waits in all_gather\(\), .*, at \S*program.py:\d+ in disturb"),
         within=13,
         environ=SHORT,
     ),

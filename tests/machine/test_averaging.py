@@ -30,7 +30,8 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def check(way: str, ranks: Any) -> None:
     assert all(torch.equal(ranks[0][way], weights[way]) for weights in ranks)
-    torch.testing.assert_close(ranks[0][way], trained(way, 1), rtol=0, atol=1e-12)
+    close = 1e-8 if way == "line_search" else 1e-12  # which decides by comparing, and so enlarges what is rounded
+    torch.testing.assert_close(ranks[0][way], trained(way, 1), rtol=0, atol=close)
 
 
 @pytest.mark.parametrize("way", QUICK)

@@ -58,9 +58,9 @@ class Averaging:
             finally:
                 self._stepping = False
 
-        def clip_alike(optimizer: Optimizer, *args: Any) -> None:
+        def clip_alike(optimizer: Optimizer, value: float | None, algorithm: str | None) -> None:
             same = [n for n in self._held_by(optimizer) if not self._has_changed(n)]
-            clip(optimizer, *args)
+            clip(optimizer, value, algorithm)
             self._note(same)
 
         def step_of_users_own(optimizer: Optimizer, *_: Any) -> None:  # self.optimizers(use_pl_optimizer=False)
@@ -85,7 +85,7 @@ class Averaging:
             node = torch.autograd.graph.get_gradient_edge(p).node
             self._hooks += [
                 node.register_prehook(self._weighted),  # type: ignore[arg-type]  # this node gives its gradient bare
-                p.register_post_accumulate_grad_hook(self._note_backward),
+                p.register_post_accumulate_grad_hook(self._note_backward),  # type: ignore[no-untyped-call]  # torch's
             ]
             self._nodes.append(node)
             p.requires_grad_(required)
@@ -163,10 +163,10 @@ class Averaging:
         found = [number for number in range(changed.bit_length()) if changed >> number & 1]
         for number in found:
             p = self.parameters[number]
-            if p.grad is None:  # others have used it
-                p.grad = _no_entries(p) if sparse >> number & 1 else torch.zeros_like(p)
-        for number in (n for n in found if sparse >> n & 1):
-            self._average_sparse(self.parameters[number])
+            if sparse >> number & 1:
+                self._average_sparse(p)
+            elif p.grad is None:  # others have used it
+                p.grad = torch.zeros_like(p)
         for bucket in self._in_buckets([n for n in found if not sparse >> n & 1]):
             self._average_bucket(bucket)
         self._note(found)
@@ -201,8 +201,11 @@ class Averaging:
 
     def _average_sparse(self, p: Tensor) -> None:
         """The rows of all processes; few, and so by way of the CPU."""
-        own = _gradient(p).coalesce()
-        told = self.strategy.gather_objects((own.indices().cpu(), own.values().cpu()), "the rows of a sparse gradient")
+        own = None
+        if p.grad is not None:
+            rows = (p.grad if p.grad.is_sparse else p.grad.to_sparse(1)).coalesce()
+            own = rows.indices().cpu(), rows.values().cpu()
+        told = [rows for rows in self.strategy.gather_objects(own, "the rows of a sparse gradient") if rows is not None]
         indices = torch.cat([indices for indices, _ in told], 1)
         values = torch.cat([values for _, values in told]) / self.strategy.world_size
         p.grad = torch.sparse_coo_tensor(indices, values, p.shape, device=p.device).coalesce()
@@ -211,10 +214,6 @@ class Averaging:
 def _gradient(p: Tensor) -> Tensor:
     assert p.grad is not None
     return p.grad
-
-
-def _no_entries(p: Tensor) -> Tensor:
-    return torch.sparse_coo_tensor(size=p.shape, dtype=p.dtype, device=p.device)
 
 
 class _Bucket:
@@ -239,5 +238,5 @@ class _Bucket:
         return self._parameters
 
     def gradients(self) -> list[Tensor]:
-        parts = self._flat.split([p.numel() for p in self._parameters])
+        parts = torch.split(self._flat, [p.numel() for p in self._parameters])
         return [part.view(p.shape) for part, p in zip(parts, self._parameters, strict=True)]
