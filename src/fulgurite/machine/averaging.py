@@ -99,7 +99,7 @@ class Averaging:
     def _weighted(self, gradient: Any) -> Any:
         """What a backward pass adds, as much as this process's samples count; `autograd.grad` does not come here."""
         factor = self.run.factor
-        if not isinstance(factor, Tensor) and factor == 1.0:
+        if (not isinstance(factor, Tensor) and factor == 1.0) or self.run.module.automatic_optimization:
             return gradient
         return tuple(g * factor for g in gradient) if isinstance(gradient, tuple) else gradient * factor
 
@@ -113,7 +113,7 @@ class Averaging:
     def end_backward(self) -> None:
         """Average whatever has changed, unless gradients are kept apart now."""
         self._passes += 1
-        if self.strategy.exchanges_gradients:
+        if self.strategy.exchanges_gradients and not self.run.module.automatic_optimization:
             self._average("the end of a backward pass", range(len(self.parameters)))
 
     def backward(self, backward: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
@@ -129,6 +129,8 @@ class Averaging:
 
     def before_step(self, optimizer: Optimizer) -> None:
         """Average what is not yet."""
+        if self.run.module.automatic_optimization:  # switched back to since
+            return
         self.watch(parameters_of(optimizer))
         held = self._held_by(optimizer)
         for number in held:
