@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +20,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 import fulgurite as pl
 from fulgurite.demos.boring_classes import BoringModel
 from fulgurite.loggers.logger import Logger
+from fulgurite.utilities import CombinedLoader
+from fulgurite.utilities.rank_zero import _warned
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 BATCHES, EPOCHS = 10, 3
@@ -30,7 +35,10 @@ class Net(pl.LightningModule):
         self.net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 1))
         self.optim = optim
 
-    def loss(self, batch: torch.Tensor) -> torch.Tensor:
+    def loss(self, batch: Any) -> torch.Tensor:
+        if not isinstance(batch, torch.Tensor):  # of several loaders
+            parts = batch.values() if isinstance(batch, dict) else batch
+            batch = torch.cat([part for part in parts if part is not None])
         return (self.net(batch) - batch.sum(1, keepdim=True)).square().mean()
 
     def training_step(self, batch: torch.Tensor, batch_idx: int) -> Any:
@@ -180,6 +188,75 @@ class DrawsByItself(Augmented):
         return DATA[i] + float(self.rng.random())
 
 
+class DrawsFromAll(Augmented):
+    """Items that draw from each source."""
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        return DATA[i] + torch.rand(4) + random.random() + float(np.random.rand())
+
+
+class DrawingStream(IterableDataset[torch.Tensor]):
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        for row in DATA:
+            yield row + torch.rand(4)
+
+
+class Stateful:
+    """Knows where it is, and goes back to the start, for another pass, after its last `yield`."""
+
+    def __init__(self) -> None:
+        self.next = self.passes = 0
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        while self.next < BATCHES:
+            self.next += 1
+            yield DATA[3 * self.next - 3 : 3 * self.next] + self.passes
+        self.next, self.passes = 0, self.passes + 1
+
+    def state_dict(self) -> dict[str, int]:
+        return vars(self)
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        vars(self).update(state)
+
+
+class SizedStateful(Stateful):
+    def __len__(self) -> int:
+        return BATCHES
+
+
+class EndlessStateful(IterableDataset[torch.Tensor]):
+    def __init__(self) -> None:
+        self.n = 0
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        while True:
+            self.n += 1
+            yield DATA[self.n % len(DATA)] + self.n
+
+    def state_dict(self) -> dict[str, int]:
+        return {"n": self.n}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.n = state["n"]
+
+
+def seeds_numpy(worker: int) -> None:
+    np.random.seed((torch.initial_seed() + 5) % 2**32)
+
+
+def persistent(**how: Any) -> Any:
+    return DataLoader(DrawsFromAll(), 3, shuffle=True, num_workers=1, persistent_workers=True, **how)
+
+
+def own_generator(rows: int = 30) -> Any:
+    return DataLoader(DATA[:rows], 3, shuffle=True, generator=torch.Generator().manual_seed(7))
+
+
+def combined(mode: Any) -> Any:
+    return lambda: CombinedLoader({"a": DataLoader(DATA[:9], 3, shuffle=True), "b": shuffled()}, mode)
+
+
 DATA = torch.randn(BATCHES * 3, 4, generator=torch.Generator().manual_seed(1))
 
 
@@ -221,6 +298,7 @@ class Setting:
     optim: Callable[[Any], Any] = adam
     loader: Callable[[], Any] = shuffled
     callbacks: Callable[[], list[Any]] = list
+    val: Callable[[], Any] = lambda: DataLoader(DATA[:7], 4)
 
 
 SETTINGS = {
@@ -254,26 +332,51 @@ SETTINGS = {
         {"max_epochs": 2, "limit_train_batches": 4}, loader=lambda: DataLoader(DATA, 3, num_workers=2)
     ),
 }
+SHORT = {"max_epochs": 2, "limit_train_batches": 4}
+LOADERS = {
+    "persistent workers that draw": Setting(SHORT, loader=persistent),
+    "persistent workers, seeded by the user": Setting(SHORT, loader=lambda: persistent(worker_init_fn=seeds_numpy)),
+    "persistent workers of one of two loaders": Setting(SHORT, loader=lambda: [persistent(), shuffled()]),
+    "persistent workers in validation": Setting(SHORT, val=lambda: persistent()),
+    "loaders that begin again in mid-epoch": Setting(loader=combined("max_size_cycle")),
+    "loaders of which one ends": Setting(loader=combined("max_size")),
+    "one loader after the other": Setting(loader=combined("sequential")),
+    "own generators": Setting(loader=lambda: [own_generator(9), own_generator()], val=lambda: own_generator(9)),
+    "a stream that draws": Setting(loader=lambda: DataLoader(DrawingStream(), 3)),
+    "stateful": Setting(loader=Stateful),
+    "stateful with a length": Setting(loader=SizedStateful, val=SizedStateful),
+    "stateful in a DataLoader": Setting({"limit_train_batches": 4}, loader=lambda: DataLoader(EndlessStateful(), 3)),
+    "stateful beside one that is not": Setting(
+        loader=lambda: {"a": Stateful(), "b": DataLoader(DATA[:12], 3, shuffle=True)}
+    ),
+}
+SETTINGS.update(LOADERS)
 # Where a run of 30 batches costs too much for every save point to be tried.
 SPARSE = {
     "two workers": 3,
+    **dict.fromkeys(LOADERS, 4),
     "accumulation by epoch": 4,
     "stochastic weight averaging": 4,
     "bf16-true, moving average of the weights": 4,
 }
 
 
-def run(setting: Setting, folder: Path, ckpt_path: Path | None = None) -> tuple[dict[str, Any], list[Any], list[Path]]:
+def run(
+    setting: Setting, folder: Path, ckpt_path: Path | None = None, after: Any = None, **ends: Any
+) -> tuple[dict[str, Any], list[Any], list[Path]]:
     """The last checkpoint, all rows, the files on the way."""
-    torch.manual_seed(0 if ckpt_path is None else 99)  # a resumed run brings its own random state
+    for seed in (torch.manual_seed, np.random.seed, random.seed):
+        seed(0 if ckpt_path is None else 99)  # a resumed run brings its own random state
     module = setting.module(setting.optim)
     folder.mkdir()
     save, rows = SaveEverywhere(folder, ckpt_path is not None), Rows()
     flags = {"max_epochs": EPOCHS, "log_every_n_steps": 2, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = pl.Trainer(
-        accelerator="cpu", logger=rows, callbacks=[*setting.callbacks(), save], **{**flags, **setting.flags}
+        accelerator="cpu", logger=rows, callbacks=[*setting.callbacks(), save], **{**flags, **setting.flags, **ends}
     )
-    trainer.fit(module, setting.loader(), DataLoader(DATA[:7], 4), ckpt_path=ckpt_path)
+    trainer.fit(module, setting.loader(), setting.val(), ckpt_path=ckpt_path)
+    if after is not None:
+        after(trainer, module)
     trainer.save_checkpoint(folder / "last.ckpt")
     return torch.load(folder / "last.ckpt", weights_only=True), rows.rows, save.files
 
@@ -314,6 +417,44 @@ def test_every_save_point_continues_bit_for_bit(name: str, tmp_path: Path) -> No
             first = torch.load(later[0], weights_only=True)
             twin = torch.load(files[len(files) - len(later)], weights_only=True)
             assert not differing(timeless(twin), timeless(first)), f"{file.stem}: the file after it differs"
+
+
+def uses_the_trainer(trainer: pl.Trainer, module: Net) -> None:
+    torch.rand(3), np.random.rand(), random.random()
+    trainer.validate(module, DataLoader(DATA[:7], 4), verbose=False)
+
+
+@pytest.mark.parametrize("ends", [{"max_epochs": 1}, {"max_steps": 2}, {"max_steps": 7}], ids=str)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "epoch means, shuffling, dropout",
+        "accumulate 4, val each 5, clip",
+        "manual, two optimizers",
+        "a metric object",
+        "values logged at an epoch's ends",
+        *LOADERS,
+    ],
+)
+@pytest.mark.slow
+def test_a_file_saved_after_fit_continues_bit_for_bit(name: str, ends: dict[str, int], tmp_path: Path) -> None:
+    """Whatever was done with the trainer between the fit's end and the save."""
+    setting = SETTINGS[name]
+    end, rows, _ = run(setting, tmp_path / "whole")
+    run(setting, tmp_path / "part", None, uses_the_trainer, **ends)
+    resumed, tail, _ = run(setting, tmp_path / "resumed", tmp_path / "part" / "last.ckpt")
+    assert not differing(timeless(end), timeless(resumed))
+    assert tail and tail == rows[len(rows) - len(tail) :]
+
+
+def test_a_file_of_an_epoch_that_max_steps_cut_short_goes_on_with_it(tmp_path: Path) -> None:
+    """Also one saved in the hooks that end that epoch."""
+    setting = SETTINGS["epoch means, shuffling, dropout"]
+    end, _, _ = run(setting, tmp_path / "whole")
+    _, _, files = run(setting, tmp_path / "part", max_steps=7)
+    assert files[-1].stem.endswith("epoch")
+    resumed, _, _ = run(setting, tmp_path / "resumed", files[-1])
+    assert not differing(timeless(end)["state_dict"], timeless(resumed)["state_dict"])
 
 
 @pytest.mark.slow
@@ -383,3 +524,24 @@ def test_a_run_killed_between_its_checkpoint_and_its_row_has_the_row_written_aft
         fit(Killed())
     assert len(Path("metrics.csv").read_text().splitlines()) == 1 + 2
     assert [row.split(",")[0] for row in fit(ckpt_path="killed.ckpt")] == ["batch", "0.0", "1.0", "2.0", "3.0"]
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (lambda: (DATA[i : i + 3] for i in range(0, 30, 3)), "are an iterator, which can be walked over once"),
+        (lambda: DataLoader(DrawingStream(), 3), r"draw random numbers \(torch\) while they are walked over"),
+        (lambda: DataLoader(DrawsByItself(), 3, num_workers=1, persistent_workers=True), "DrawsByItself keeps a state"),
+        (shuffled, None),
+        (Stateful, None),
+        (lambda: DataLoader(Augmented(), 3, shuffle=True), None),
+    ],
+)
+def test_what_cannot_be_exact_is_said_once_when_the_file_is_saved(data: Any, says: str | None, tmp_path: Path) -> None:
+    setting = Setting({"max_epochs": 1, "limit_val_batches": 0}, loader=data)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _warned.clear()
+        run(setting, tmp_path / "run")
+    lines = [str(w.message) for w in caught if "resumed run" in str(w.message) or "a run resumed" in str(w.message)]
+    assert len(lines) == (says is not None) and (says is None or re.search(says, lines[0]))

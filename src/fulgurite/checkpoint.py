@@ -6,6 +6,7 @@ random state was, and which gradients were pending, so that a resumed run is the
 
 from __future__ import annotations
 
+import copy
 import random
 import sys
 import time
@@ -21,6 +22,7 @@ from fulgurite.core.expected import check_like, check_loaded_optimizer, check_op
 from fulgurite.core.expected import part as part_of
 from fulgurite.core.saving import classes_key, foreign_classes, plain_hparams
 from fulgurite.hooks import overrides
+from fulgurite.progress import Progress
 from fulgurite.results import MetricSource
 from fulgurite.shared_results import merged_slots, merged_states
 from fulgurite.utilities.names import modules_as_in, weights_as_in
@@ -41,9 +43,12 @@ OURS = "fulgurite"
 # saving
 def dump(trainer: Trainer, run: Run, loops: Callable[[Run], dict[str, Any]], weights_only: bool) -> dict[str, Any]:
     """The checkpoint of this moment. `loops` gives the counters in the shape that Lightning reads."""
-    module = run.module
+    module, left = run.module, trainer._left_by(run.module)
+    if left is not None:  # the fit is over: whatever happened since, it goes on from where it ended
+        run = copy.copy(run)
+        run.progress, run.training = Progress(**left["progress"]), True
     checkpoint: dict[str, Any] = {
-        "epoch": trainer.current_epoch,
+        "epoch": run.progress.epoch if run.training else trainer.current_epoch,
         "global_step": trainer.global_step,
         "pytorch-lightning_version": LIGHTNING_VERSION,
         "state_dict": run.strategy.lightning_module_state_dict(),
@@ -56,7 +61,9 @@ def dump(trainer: Trainer, run: Run, loops: Callable[[Run], dict[str, Any]], wei
         if state := run.precision.state_dict():
             checkpoint[run.precision.state_key] = state
         if run.training:
-            checkpoint[OURS] = _exact_state(run)
+            checkpoint[OURS] = exact_state(run) if left is None else dict(left)
+            for line in checkpoint[OURS].pop("inexact", ()):
+                warn_once(line)
             if not run.alone:
                 checkpoint[OURS]["ranks"] = run.strategy.gather_of_shares(
                     of_each_process(run, checkpoint[OURS]), "the state of each rank for a checkpoint"
@@ -94,11 +101,14 @@ def _add_hparams(checkpoint: dict[str, Any], module: LightningModule, datamodule
             checkpoint[classes_key(owner.CHECKPOINT_HYPER_PARAMS_NAME)] = classes
 
 
-def _exact_state(run: Run) -> dict[str, Any]:
+def exact_state(run: Run, still: bool = False) -> dict[str, Any]:
+    """What makes a resumed run the uninterrupted one. `still`: of a run that may be saved when more has happened."""
     done = run.progress
     state: dict[str, Any] = {
         "progress": done.state_dict(),
         "rng": run.data.draw_state(),
+        "data": run.data.kept(),
+        "inexact": run.data.inexact(),
         "results": run.train_results.state_dict(),
         "metrics": {
             **vars(run.trainer._current().copy()),
@@ -107,21 +117,25 @@ def _exact_state(run: Run) -> dict[str, Any]:
         "metric_states": {name: _metric_state(metric) for name, metric in _metric_objects(run.module)},
         "clocks": {"since_validation": time.monotonic() - run.validated_time},
     }
+    if done.epoch_closed and run.left is not None and run.left["progress"]["total_batch"] == done.total_batch:
+        state["cut"] = run.left
     if run.train_results.row_is_due:
         state["row_is_due"] = True
-    if done.in_epoch:
+    if done.in_epoch and not still:
         state["should_stop"] = bool(run.trainer._asked_to_stop)
-    if not run.finished():
+    if not still and not run.finished():
         state["stop_votes"] = sorted(run.trainer._stop_votes)
     if done.in_epoch and run.data.rng:
         state["loader"] = run.data.state_dict()
     in_window = not run.steps_after(done.batch) and done.batch > 0
     if in_window or not run.module.automatic_optimization:
         state["gradients"] = {name: p.grad for name, p in run.module.named_parameters() if p.grad is not None}
-    return apply_to_collection(state, Tensor, lambda t: t.detach())  # type: ignore[no-any-return]  # a dict in, a dict out
+    gradients = state.pop("gradients", None)
+    state = apply_to_collection(state, Tensor, lambda t: t.detach().clone() if still else t.detach())
+    return {**state, **({} if gradients is None else {"gradients": gradients})}
 
 
-_OF_EACH = ("rng", "loader", "results", "metric_states")
+_OF_EACH = ("rng", "data", "cut", "loader", "results", "metric_states")
 
 
 def of_each_process(run: Run, state: dict[str, Any]) -> dict[str, Any]:
@@ -141,6 +155,7 @@ def for_this_process(run: Run, state: dict[str, Any]) -> dict[str, Any]:
     if len(ranks) == 1 and world == 1 and "ranks" not in state:
         return state
     mine = ranks[rank::world]  # several, one or none
+    state.pop("cut", None)
     own = {**state, "results": {"slots": merged_slots([one["results"]["slots"] for one in mine])}}
     own["metric_states"] = _merged_metrics(run, [one["metric_states"] for one in mine])
     draws = ranks[rank]["rng"] if rank < len(ranks) else _other_draws(ranks[0]["rng"], rank)
@@ -280,8 +295,21 @@ def load_training(
 
 
 def _load_ours(run: Run, ours: dict[str, Any], checkpoint: dict[str, Any]) -> None:
+    # told to stop before the epoch was closed: so it is still, unless the callbacks that may have said so are gone
+    same_callbacks = checkpoint.get("callbacks", {}).keys() <= {callback.state_key for callback in run.callbacks}
+    if ours.get("should_stop", False) and same_callbacks:
+        run.trainer.should_stop = True
+    for callback in run.callbacks:  # one that is more patient now than the one that voted does not
+        if callback.state_key in ours.get("stop_votes", ()) and getattr(callback, "stopping_reason", True):
+            run.trainer._vote_to_stop(callback, True)
+    if (cut := ours.pop("cut", None)) is not None:
+        if run.trainer.should_stop or ours["progress"]["global_step"] >= run.trainer.max_steps != -1:
+            run.left = cut
+        else:
+            ours = cut  # the epoch was ended early, and this run goes on with it
     run.progress.load_state_dict(ours["progress"])
     run.data.load_state_dict(dict(ours.get("loader", {})))
+    run.data.load_kept(ours.get("data", {}))
     parts = dict(run.module.named_modules())
     for name, metric_state in modules_as_in(run.module, ours["metric_states"]).items():
         if name in parts:  # else the module has other metrics now; the epoch's value of a new one begins here
@@ -299,13 +327,6 @@ def _load_ours(run: Run, ours: dict[str, Any], checkpoint: dict[str, Any]) -> No
     for name, gradient in weights_as_in(run.module, ours.get("gradients", {})).items():
         parameters[name].grad = run.strategy.placed(gradient, parameters[name])
     run.data.now = ours["rng"]
-    # told to stop before the epoch was closed: so it is still, unless the callbacks that may have said so are gone
-    same_callbacks = checkpoint.get("callbacks", {}).keys() <= {callback.state_key for callback in run.callbacks}
-    if ours.get("should_stop", False) and same_callbacks:
-        run.trainer.should_stop = True
-    for callback in run.callbacks:  # one that is more patient now than the one that voted does not
-        if callback.state_key in ours.get("stop_votes", ()) and getattr(callback, "stopping_reason", True):
-            run.trainer._vote_to_stop(callback, True)
 
 
 def _load_optimizers(run: Run, checkpoint: dict[str, Any]) -> None:

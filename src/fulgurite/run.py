@@ -19,6 +19,7 @@ from torch.optim import LBFGS, Optimizer
 
 from fulgurite.agreement import Agreement
 from fulgurite.callbacks.callback import Callback
+from fulgurite.checkpoint import exact_state
 from fulgurite.core.datamodule import LightningDataModule
 from fulgurite.core.module import LightningModule
 from fulgurite.dataflow import DataFlow, moving, own_transfer
@@ -101,6 +102,7 @@ class Run:
         self.weighs_itself: bool | None = None  # the step returns "weight"
         self.losses: deque[Tensor] = deque(maxlen=1000)  # since they were last looked at
         self._warned_not_finite = False
+        self.left: dict[str, Any] | None = None  # where the run stood when it had nothing more to train
         self.optimizers: list[Optimizer] = []
         self.wrapped_optimizers: list[LightningOptimizer] = []
         self.schedulers: list[LRSchedulerConfig] = []
@@ -238,7 +240,7 @@ class Run:
         """Before the hooks of a new epoch: find methods patched on classes since, reload loaders that are due."""
         self.eval_hooks.clear()
         self.resolve()
-        self.data.reload_if_due()
+        self.data.begin_epoch()
 
     def _resolve_hooks(self) -> None:
         """Find whom to call; among several processes, also where values are put together and stops agreed on."""
@@ -246,13 +248,31 @@ class Run:
         resolve(self, "train", hooks)
         if self._checks_gradients:
             hooks.on_before_optimizer_step = (self._check_gradients, *hooks.on_before_optimizer_step)
+        hooks.on_train_epoch_end = (self._note_cut, *hooks.on_train_epoch_end)
+        hooks.on_train_end = (self._note_end, *hooks.on_train_end)
         if self.alone:
             return
         together, agree = self._put_together, self.agreement.exchange
         hooks.on_train_start = (*hooks.on_train_start, agree)
         hooks.on_train_epoch_start = (*hooks.on_train_epoch_start, agree)
         hooks.on_train_batch_end = (cast(SharedResults, self.train_results).share_step, *hooks.on_train_batch_end)
-        hooks.on_train_epoch_end = (together, *calls(self, "on_train_epoch_end", before_monitors=(together,)))
+        hooks.on_train_epoch_end = (
+            self._note_cut,
+            together,
+            *calls(self, "on_train_epoch_end", before_monitors=(together,)),
+        )
+
+    def _note_cut(self) -> None:
+        """An epoch is closed before its data were over: who goes on from here goes on in the middle of it."""
+        done = self.progress
+        if not done.is_last_batch:
+            done.epoch_closed = False
+            self.left = exact_state(self, still=True)
+            done.epoch_closed = True
+
+    def _note_end(self) -> None:
+        if self.left is None or self.left["progress"]["total_batch"] != self.progress.total_batch:
+            self.left = exact_state(self, still=True)
 
     def _put_together(self) -> None:
         cast(SharedResults, self.train_results).put_values_together()
@@ -763,14 +783,14 @@ class Run:
             self.metrics.restore(metrics)
             self.metrics.sources.update({**seen, **metrics.sources})
             done.load_state_dict(counters)
+            self.data.forget_sanity_check()
             self.data.restore_draws(draws)
 
     @contextmanager
     def evaluating(self, stage: str) -> Iterator[tuple[Hooks, Results]]:
         """Eval mode and no gradients; both restored on the way out, and `self.log` where it was."""
         state = self.trainer.state
-        if stage not in self.data.evaluation:
-            self.data.open_evaluation(stage)
+        self.data.open_if_due(stage)
         before = self.results, self.fx, state.stage
         self.results.pull()
         self.results.let_go_of_batch()

@@ -239,6 +239,7 @@ class Trainer(OldMembers):
         self._metrics = Metrics()
         self._sources: dict[str, Any] = {}
         self._signal: BaseException | None = None
+        self._left: tuple[LightningModule, dict[str, Any]] | None = None  # where the last fit ended, and of what
         self._requeue_asked = False  # by SLURM, to this process
         self._environment = environment_of(flags.plugin(ClusterEnvironment))
         self._agreed_to_end = False  # the exception that ends the call ends it on all processes, after the same batch
@@ -480,7 +481,14 @@ class Trainer(OldMembers):
 
     def __getstate__(self) -> dict[str, Any]:
         """What travels to another process: the trainer between two calls."""
-        between: dict[str, Any] = {"_run": None, "_results": None, "_sources": {}, "_old": Patches(), "_signal": None}
+        between: dict[str, Any] = {
+            "_run": None,
+            "_results": None,
+            "_left": None,
+            "_sources": {},
+            "_old": Patches(),
+            "_signal": None,
+        }
         return {**self.__dict__, **between, "_optimizers": [], "lr_scheduler_configs": []}
 
     # a call from start to end
@@ -513,6 +521,8 @@ class Trainer(OldMembers):
                     settings.enter_context(torch.autograd.set_detect_anomaly(True))
                 self._set_up(run, fn, ckpt_path, weights_only)
                 yield run
+                if fn == TrainerFn.FITTING and run.left is not None:
+                    self._left = module, run.left
                 if not run.alone:
                     run.agreement.exchange()
                 run.raise_signal()
@@ -551,7 +561,7 @@ class Trainer(OldMembers):
         self._module, self.datamodule = module, datamodule
         self._agreed_to_end = self.strategy.by_itself = False
         if fn == TrainerFn.FITTING:
-            self.should_stop = False
+            self.should_stop, self._left = False, None
             self._optimizers, self.lr_scheduler_configs = [], []
             self.progress.reopen_epoch()
         self.state.fn, self.state.status, self.state.stage = fn, TrainerStatus.RUNNING, STAGES[_STAGE_OF[fn]]
@@ -866,6 +876,10 @@ class Trainer(OldMembers):
         checkpoint = checkpoints.dump(self, run, loops_of, bool(weights_only))
         options = {} if storage_options is None else {"storage_options": storage_options}
         self.strategy.save_checkpoint(checkpoint, filepath, **options)
+
+    def _left_by(self, module: LightningModule) -> dict[str, Any] | None:
+        """Where the last fit of the module ended; None while one runs, or where none ended properly."""
+        return self._left[1] if self._left is not None and self._left[0] is module else None
 
     @property
     def ckpt_path(self) -> str | Path | None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import random
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
+import fulgurite as pl
 from fulgurite.utilities import CombinedLoader
-from helpers.counting import Counting, fit, loader
+from helpers.counting import QUIET, Counting, fit, loader
 
 
 class Backwards(Sampler[int]):
@@ -114,3 +117,131 @@ def test_only_training_and_validation_are_put_in_order_by_overfitting() -> None:
 class Shown(Counting):
     def predict_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
         return batch
+
+
+class Draws(Dataset[torch.Tensor]):
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, i: int) -> torch.Tensor:
+        drawn = [float(torch.rand(())), random.random(), float(np.random.rand())]
+        return torch.tensor([float(i), *drawn, float(get_worker_info().seed % 2**20)])
+
+
+class Keeps(Counting):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[list[float]] = []
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        self.seen += batch.tolist()
+        return self.layer(batch[:, :2]).mean()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_persistent_workers_draw_as_those_of_each_epoch_do(workers: int) -> None:
+    seen = []
+    for persistent in (True, False):
+        torch.manual_seed(5)
+        data = DataLoader(Draws(), 2, shuffle=True, num_workers=workers, persistent_workers=persistent)
+        seen.append(fit(Keeps(), data, max_epochs=3, limit_val_batches=0)[1].seen)
+    assert seen[0] == seen[1] and len({tuple(row) for row in seen[0]}) == 12
+
+
+@pytest.mark.parametrize(
+    ("reload", "every", "train", "val"),
+    [(4, 3, [0, 4, 8], [2, 8]), (3, 2, [0, 3, 6, 9], [1, 5, 9]), (2, 4, [0, 2, 4, 6, 8], [3, 7]), (0, 1, [0], [0])],
+)
+@pytest.mark.parametrize("stop", [None, 2, 3, 4, 7])
+def test_loaders_are_made_anew_in_the_same_epochs_of_a_resumed_run(
+    reload: int, every: int, train: list[int], val: list[int], stop: int | None, tmp_path: Any
+) -> None:
+    class Asked(Counting):
+        def __init__(self) -> None:
+            super().__init__()
+            self.at: dict[str, list[int]] = {"train": [], "val": []}
+
+        def train_dataloader(self) -> Any:
+            self.at["train"].append(self.trainer.current_epoch)
+            return loader(1)
+
+        def val_dataloader(self) -> Any:
+            self.at["val"].append(self.trainer.current_epoch)
+            return loader(1)
+
+    def asked(epochs: int, ckpt_path: Any = None) -> dict[str, list[int]]:
+        model = Asked()
+        flags = {"reload_dataloaders_every_n_epochs": reload, "check_val_every_n_epoch": every}
+        trainer = pl.Trainer(**QUIET, max_epochs=epochs, num_sanity_val_steps=0, **flags)
+        trainer.fit(model, ckpt_path=ckpt_path)
+        trainer.save_checkpoint(tmp_path / "stopped.ckpt")
+        return model.at
+
+    if stop is None:
+        assert asked(10) == {"train": train, "val": val}
+        return
+    asked(stop)
+    later = asked(10, tmp_path / "stopped.ckpt")
+    assert [epoch for epoch in later["train"] if epoch > stop] == [epoch for epoch in train if epoch > stop]
+    assert later["train"].count(stop) == 1  # those of the resumed run, also where it is their turn
+    due = [epoch for epoch in val if epoch >= stop]
+    assert [epoch for epoch in later["val"] if epoch in val] == due and len(later["val"]) <= len(due) + 1
+
+
+class Marks(Sampler[int]):
+    """Counts how often it was walked over, and draws."""
+
+    def __init__(self) -> None:
+        self.walks, self.orders, self.own = 0, [[0]], random.Random(3)
+
+    def __iter__(self) -> Iterator[int]:
+        self.walks += 1
+        self.orders.append(torch.randperm(4).tolist())
+        self.own.random()
+        yield from self.orders[-1]
+
+    def __len__(self) -> int:
+        return 4
+
+
+class Position(IterableDataset[torch.Tensor]):
+    def __init__(self) -> None:
+        self.at = 0
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        self.start = float(torch.rand(()))
+        while self.at < 8:
+            self.at += 1
+            yield torch.full((2,), float(self.at))
+        self.at = 0
+
+
+class Bare:
+    """The same without being a data set."""
+
+    __init__, __iter__ = Position.__init__, Position.__iter__
+
+
+@pytest.mark.parametrize("kind", ["sampler", "iterable", "combined", "persistent", "bare iterable"])
+def test_the_sanity_check_leaves_no_trace_in_a_loader(kind: str) -> None:
+    def validated(steps: int) -> list[Any]:
+        class Model(Counting):
+            def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+                if not self.trainer.sanity_checking:
+                    seen.append(batch[0].tolist() if isinstance(batch, list) else batch.tolist())
+
+        seen: list[Any] = []
+        torch.manual_seed(1)
+        marks, position = Marks(), Bare() if kind == "bare iterable" else Position()
+        loaders: dict[str, Any] = {
+            "sampler": lambda: DataLoader(torch.arange(8.0).view(4, 2), 2, sampler=marks),
+            "iterable": lambda: DataLoader(position, 2),
+            "bare iterable": lambda: position,
+            "combined": lambda: CombinedLoader([DataLoader(position, 2), DataLoader(torch.ones(4, 2), 2)], "max_size"),
+            "persistent": lambda: DataLoader(Draws(), 2, shuffle=True, num_workers=1, persistent_workers=True),
+        }
+        fit(Model(), loader(2), loaders[kind](), max_epochs=2, num_sanity_val_steps=steps)
+        state = [marks.walks, marks.orders, marks.own.getstate(), position.at, getattr(position, "start", 0)]
+        return [*seen, state, torch.rand(3).tolist()]
+
+    assert validated(0) == validated(1)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
-from fulgurite.utilities.data import sized_len
+from fulgurite.utilities.data import opened, sized_len
 
 Mode = Literal["min_size", "max_size_cycle", "max_size", "sequential"]
 Item = tuple[Any, int, int]
@@ -99,49 +98,71 @@ class CombinedLoader(Iterable[Item]):
         return math.inf if self._limits is None else self._limits[k]
 
     def __iter__(self) -> Iterator[Item]:
+        return Combination(self)
+
+
+class Combination(Iterator[Item]):
+    """A CombinedLoader on its way: its loaders' iterators, and how far it has come."""
+
+    def __init__(
+        self,
+        combined: CombinedLoader,
+        open_part: Callable[[Any], Iterator[Any]] = opened,
+        i: int = 0,
+        k: int = 0,
+        ended: list[bool] | None = None,
+    ) -> None:
+        self.combined, self.open_part = combined, open_part
+        self.i, self.k = i, k  # batches given, in mode "sequential" of the loader k
+        self.ended = list(ended or [False] * len(combined.flattened))
+        self.parts: list[Iterator[Any]] = []
         # opened here and not at the first batch: opening a DataLoader draws a random number
-        if self._mode == "sequential":
-            k = next((k for k in range(len(self._flattened)) if self._limit(k)), None)
-            return iter(()) if k is None else self._in_turn(k, iter(self._flattened[k]))
-        return self._together([iter(loader) for loader in self._flattened])
+        if combined.mode != "sequential":
+            self.parts = [open_part(loader) for loader in combined.flattened]
+        else:
+            self._open_from(k)
 
-    def _in_turn(self, first: int, opened: Iterator[Any]) -> Iterator[Item]:
-        for k in range(first, len(self._flattened)):
-            if limit := self._limit(k):
-                batches = opened if k == first else iter(self._flattened[k])
-                for i, batch in enumerate(itertools.islice(batches, None if math.isinf(limit) else int(limit))):
-                    yield batch, i, k
+    def __next__(self) -> Item:
+        return self._in_turn() if self.combined.mode == "sequential" else self._together()
 
-    def _together(self, opened: list[Iterator[Any]]) -> Iterator[Item]:
-        if not opened:
-            return
-        limit = _TOGETHER[self._mode].length([self._limit(k) for k in range(len(opened))])
-        ended = [False] * len(opened)
-        for i in itertools.count():
-            if i >= limit or (batches := self._one_of_each(opened, ended)) is None:
-                return
-            taken = [_filled(self._iterables, batches)]
-            del batches
-            yield taken.pop(), i, 0  # popped: no frame holds a batch while it waits
+    def _open_from(self, k: int) -> None:
+        """The next loader in turn that gives any batch."""
+        loaders = self.combined.flattened
+        self.k = next((n for n in range(k, len(loaders)) if self.combined._limit(n)), len(loaders))
+        self.parts = [self.open_part(loader) for loader in loaders[self.k : self.k + 1]]
 
-    def _one_of_each(self, opened: list[Iterator[Any]], ended: list[bool]) -> Iterator[Any] | None:
-        """A batch of each loader, None of one that has ended; None in all where that is the end."""
-        rule, cycle = _TOGETHER[self._mode], self._mode == "max_size_cycle"
+    def _in_turn(self) -> Item:
+        while self.parts:
+            batch = next(self.parts[0], _END) if self.i < self.combined._limit(self.k) else _END
+            if batch is not _END:
+                self.i += 1
+                return batch, self.i - 1, self.k
+            self.i = 0
+            self._open_from(self.k + 1)
+        raise StopIteration
+
+    def _together(self) -> Item:
+        combined, mode = self.combined, cast("Any", self.combined.mode)
+        rule, cycle = _TOGETHER[mode], mode == "max_size_cycle"
+        over = not self.parts or self.i >= rule.length([combined._limit(k) for k in range(len(self.parts))])
+        if over or rule.is_over(self.ended):
+            raise StopIteration
         batches: list[Any] = []
-        for k, loader in enumerate(self._flattened):
-            batch = _END if ended[k] and not cycle else next(opened[k], _END)
+        for k, loader in enumerate(combined.flattened):
+            batch = _END if self.ended[k] and not cycle else next(self.parts[k], _END)
             if batch is _END:
-                ended[k] = True
-                if rule.is_over(ended):
-                    return None
+                self.ended[k] = True
+                if rule.is_over(self.ended):
+                    raise StopIteration
                 batch = None
                 if cycle:
-                    opened[k] = iter(loader)
-                    batch = next(opened[k], _END)
+                    self.parts[k] = self.open_part(loader)
+                    batch = next(self.parts[k], _END)
                     if batch is _END:
                         raise ValueError(f"loader {k} has no batches, so there is nothing to start again.")
             batches.append(batch)
-        return iter(batches)
+        self.i += 1
+        return _filled(combined._iterables, iter(batches)), self.i - 1, 0
 
 
 def loaders_of(loader: Any) -> list[Any]:

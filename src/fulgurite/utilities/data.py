@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import os
+import random
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterDataPipe, get_worker_info
+from torch.utils.data._utils.worker import _generate_state
 
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.rank_zero import warn_once
+from fulgurite.utilities.seed import collect_rng_state, pl_worker_init_function, restore_rng_state
 
 
 def extract_batch_size(batch: Any) -> int:
@@ -78,3 +84,78 @@ def twin_of(loader: DataLoader[Any], **samplers: Any) -> DataLoader[Any]:
     twin = copy.copy(loader)
     twin.__dict__.update(samplers, _iterator=None)  # persistent workers are told indices by the one that started them
     return twin
+
+
+# persistent workers
+def keeps_workers(loader: Any) -> bool:
+    """Whether a loader's workers live on from one pass over the data to the next."""
+    iterates = isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__
+    return iterates and loader.persistent_workers and not isinstance(loader.dataset, IterDataPipe)
+
+
+def has_workers(loader: Any) -> bool:
+    """Whether workers of a loader live now."""
+    return getattr(loader, "_iterator", None) is not None
+
+
+def opened(loader: Any, workers_lived: bool = False) -> Iterator[Any]:
+    """The loader's iterator. Persistent workers draw random numbers as new ones would, anew in each pass.
+
+    `workers_lived`: they had been started before the pass that this one repeats.
+    """
+    if not keeps_workers(loader):
+        return iter(loader)
+    if workers_lived and not has_workers(loader):
+        _start_workers(loader)
+    if has_workers(loader):
+        _seed_workers(loader)
+    return iter(loader)
+
+
+def _start_workers(loader: DataLoader[Any]) -> None:
+    """Have workers that have loaded nothing; what starting them draws leaves no trace."""
+    state, own = collect_rng_state(), loader.generator and loader.generator.get_state()
+    idle = twin_of(loader, **{"sampler" if loader.batch_sampler is None else "batch_sampler": ()})
+    iterator: Any = iter(idle)
+    iterator._index_sampler = loader._index_sampler
+    loader._iterator = iterator
+    restore_rng_state(state)
+    if own is not None:
+        loader.generator.set_state(own)
+
+
+def _seed_workers(loader: DataLoader[Any]) -> None:
+    """Draw what torch draws for new workers, and have the living ones take their seeds from it."""
+    iterator: Any = loader._iterator
+    iter(iterator._index_sampler)  # torch asks for the indices twice, and a sampler may draw each time
+    base = int(torch.empty((), dtype=torch.int64).random_(generator=loader.generator).item())
+    iterator._base_seed, iterator._shared_seed = base, _Seed(base, _own_seeding(loader.worker_init_fn))
+
+
+def _own_seeding(init: Any) -> Any:
+    """A worker's `worker_init_fn` where it does nothing but seed, and so may be called again: our own."""
+    own = init.func if isinstance(init, functools.partial) else init
+    return init if own is pl_worker_init_function else None
+
+
+class _Seed:
+    """Travels to a worker with torch's message that a new pass begins, and seeds the process that unpickles it."""
+
+    def __init__(self, base: int, init: Any) -> None:
+        self.base, self.init = base, init
+
+    def __reduce__(self) -> Any:
+        return _seed_this_worker, (self.base, self.init)
+
+
+def _seed_this_worker(base: int, init: Any) -> None:
+    """As torch seeds a new worker."""
+    worker: Any = get_worker_info()
+    seed = base + worker.id
+    object.__setattr__(worker, "seed", seed)  # which torch forbids to assign
+    random.seed(seed)
+    torch.manual_seed(seed)
+    if (np := sys.modules.get("numpy")) is not None:
+        np.random.seed(_generate_state(base, worker.id))
+    if init is not None:
+        init(worker.id)
