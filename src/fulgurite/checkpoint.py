@@ -127,12 +127,12 @@ def exact_state(run: Run, still: bool = False) -> dict[str, Any]:
         state["stop_votes"] = sorted(run.trainer._stop_votes)
     if done.in_epoch and run.data.rng:
         state["loader"] = run.data.state_dict()
+    gradients: dict[str, Any] = {}
     in_window = not run.steps_after(done.batch) and done.batch > 0
     if in_window or not run.module.automatic_optimization:
-        state["gradients"] = {name: p.grad for name, p in run.module.named_parameters() if p.grad is not None}
-    gradients = state.pop("gradients", None)
-    state = apply_to_collection(state, Tensor, lambda t: t.detach().clone() if still else t.detach())
-    return {**state, **({} if gradients is None else {"gradients": gradients})}
+        own = {name: p.grad.detach() for name, p in run.module.named_parameters() if p.grad is not None}
+        gradients = {"gradients": own}
+    return {**apply_to_collection(state, Tensor, lambda t: t.detach().clone() if still else t.detach()), **gradients}
 
 
 _OF_EACH = ("rng", "data", "cut", "loader", "results", "metric_states")
