@@ -156,6 +156,6 @@ def _seed_this_worker(base: int, init: Any) -> None:
     random.seed(seed)
     torch.manual_seed(seed)
     if (np := sys.modules.get("numpy")) is not None:
-        np.random.seed(_generate_state(base, worker.id))
+        np.random.seed(_generate_state(base, worker.id))  # type: ignore[no-untyped-call]  # torch's own
     if init is not None:
         init(worker.id)
