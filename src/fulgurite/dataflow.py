@@ -464,9 +464,9 @@ class DataFlow:
         self._lived += [self.train] if saved.get("lived") else []
         begun_by_others = saved.get("world_size", 1) != self.run.world_size or saved.get("start")
         share = self._share_to_go_on(saved) if begun_by_others else _share(self.train)
-        ahead = saved.pop("ahead", None)
-        if isinstance(self.train, CombinedLoader) and saved.get("walk") is not None and not begun_by_others:
-            batches: Iterator[Any] = self._walked(saved["walk"])
+        ahead, walk = saved.pop("ahead", None), saved.pop("walk", None)
+        if isinstance(self.train, CombinedLoader) and walk is not None and not begun_by_others:
+            batches: Iterator[Any] = self._walked(walk)
         else:
             self.restore_draws(saved["open"])
             batches = self._skipping(saved, skip, share, bool(begun_by_others and share is not None))
@@ -540,8 +540,10 @@ class DataFlow:
         share = _share(self.train)
         state = {**self.rng, "world_size": self.run.world_size, "taken": self._taken()}
         state["start"] = 0 if share is None else share.start
-        before = self._before_ahead
-        if before is not None and not self.run.progress.is_last_batch:
+        before, done = self._before_ahead, self.run.progress
+        if done.is_last_batch or done.epoch_closed:
+            return state  # nothing of it is left
+        if before is not None:
             return {**state, "walk": before["walk"], "ahead": before["draws"]}
         return {**state, "walk": self._position()}
 
