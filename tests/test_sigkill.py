@@ -19,11 +19,11 @@ SRC = Path(__file__).parents[1] / "src"
 SCRIPT = """
 import logging, sys, time, warnings
 warnings.simplefilter("ignore")
-logging.getLogger("fulgurite").setLevel(logging.WARNING)
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
 import fulgurite as pl
+logging.getLogger("fulgurite").setLevel(logging.WARNING)
 folder, pause = Path(sys.argv[1]), float(sys.argv[2])
 
 class Net(pl.LightningModule):
