@@ -284,6 +284,22 @@ def openings_of_reloaded_loaders(pl: Any) -> Any:
     return Counted.opened
 
 
+def epochs_of_reloads_after_resuming(pl: Any) -> Any:
+    """Loaders are asked for again every three epochs, the run is stopped after two; the resume's own is left out."""
+    off = {"logger": False, "enable_checkpointing": False, "reload_dataloaders_every_n_epochs": 3, **OFF}
+
+    def asked(self: Any) -> Any:
+        self.seen.append(self.trainer.current_epoch)
+        return loader(1)
+
+    trainer = pl.Trainer(max_epochs=2, **off)
+    trainer.fit(module(pl, train_dataloader=asked))
+    trainer.save_checkpoint("stopped.ckpt")
+    model = module(pl, train_dataloader=asked)
+    pl.Trainer(max_epochs=9, **off).fit(model, ckpt_path="stopped.ckpt")
+    return model.seen[1:]
+
+
 def one_name_of_two_loaders(pl: Any) -> Any:
     def validation_step(self: Any, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
         self.log("val_loss", float(dataloader_idx), add_dataloader_idx=False)
@@ -466,6 +482,9 @@ DIFFERENCES = {
     ),
     "a resumed run draws what it would have drawn": Difference(dropout_after_resuming, "others", "the same"),
     "a reloaded loader is opened once": Difference(openings_of_reloaded_loaders, 5, 3),
+    "loaders are reloaded in the same epochs after a resume": Difference(
+        epochs_of_reloads_after_resuming, [5, 8], [3, 6]
+    ),
     "batches are counted beside optimizer steps": Difference(steps_with_two_optimizers, (8, None), (8, 4)),
     "until an average begins, the weights that are trained validate": Difference(
         validated_before_an_average_begins, [0.0], [-4.0]
