@@ -155,6 +155,8 @@ class DataFlow:
             return loader if training else [loader]
         process = self.run.strategy.process_dataloader
         combined.flattened = [process(self._prepared(loader, stage)) for loader in combined.flattened]
+        if self.run.trainer.overfit_batches and combined is not loaders:
+            self.given[stage] = combined.iterables  # with their samplers replaced
         if training:
             return combined
         return list(combined.flattened) if combined.mode == "sequential" else [combined]
@@ -165,6 +167,9 @@ class DataFlow:
         draws = not isinstance(loader.dataset, IterableDataset) and not isinstance(loader.sampler, SequentialSampler)
         if self.run.trainer.overfit_batches and draws and stage in ("train", "validation"):
             loader = _in_order(loader, stage)
+        if stage == "predict" and type(batches := loader.batch_sampler) is BatchSampler and batches.drop_last:
+            whole = BatchSampler(batches.sampler, batches.batch_size, False)  # each sample is to be predicted
+            loader = twin_of(loader, batch_sampler=whole, drop_last=False)
         if os.environ.get("PL_SEED_WORKERS", "0") == "1" and loader.worker_init_fn is None:
             loader.worker_init_fn = functools.partial(pl_worker_init_function, rank=self.run.strategy.global_rank)
         if not self.run.alone and self.run.trainer.use_distributed_sampler:

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Sampler,
+    SequentialSampler,
+    get_worker_info,
+)
 
 import fulgurite as pl
 from fulgurite.utilities import CombinedLoader
@@ -245,3 +253,30 @@ def test_the_sanity_check_leaves_no_trace_in_a_loader(kind: str) -> None:
         return [*seen, state, torch.rand(3).tolist()]
 
     assert validated(0) == validated(1)
+
+
+@pytest.mark.parametrize("kind", ["drop_last", "batch_sampler", "iterable"])
+def test_predict_leaves_no_sample_out(kind: str) -> None:
+    class Five(IterableDataset[torch.Tensor]):
+        def __iter__(self) -> Iterator[torch.Tensor]:
+            return iter(torch.arange(5.0))
+
+    rows = torch.arange(5.0)
+    loaders = {
+        "drop_last": lambda: DataLoader(rows, 2, drop_last=True),
+        "batch_sampler": lambda: DataLoader(rows, batch_sampler=BatchSampler(SequentialSampler(rows), 2, True)),
+        "iterable": lambda: DataLoader(Five(), 2, drop_last=True),
+    }
+    assert torch.cat(pl.Trainer(**QUIET).predict(Shown(), loaders[kind]())).tolist() == rows.tolist()
+
+
+@pytest.mark.filterwarnings("ignore:overfit_batches")
+def test_overfit_batches_shows_the_loaders_it_iterates_over_also_of_a_list() -> None:
+    data = [DataLoader(torch.ones(4, 2), 2, shuffle=True), DataLoader(torch.ones(6, 2), 2, shuffle=True)]
+
+    class Two(Counting):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            return self.layer(batch[0]).mean()
+
+    trainer, _ = fit(Two(), data, overfit_batches=1)
+    assert [type(part.sampler) for part in trainer.train_dataloader] == [SequentialSampler] * 2
