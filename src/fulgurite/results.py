@@ -360,7 +360,7 @@ class Results:
             )
         dtype = _kept_dtype()
         if isinstance(value, Integral):
-            dtype = torch.int64 if -(2**63) <= value < 2**63 else torch.float64
+            dtype = torch.int64 if -(2**63) <= int(value) < 2**63 else torch.float64
         return torch.tensor(value, dtype=dtype, device=self.run.device)
 
     def _single(self, name: str, value: Tensor) -> Tensor:
