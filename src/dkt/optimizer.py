@@ -7,7 +7,7 @@ import argparse
 import torch
 from torch import nn
 
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamW": torch.optim.AdamW}
+OPTIMIZERS: dict[str, type[torch.optim.Adam]] = {"adam": torch.optim.Adam, "adamW": torch.optim.AdamW}
 
 
 def get_optimizer(model: nn.Module, args: argparse.Namespace, lr: float | None = None) -> torch.optim.Optimizer:
