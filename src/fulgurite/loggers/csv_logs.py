@@ -298,6 +298,8 @@ class CSVLogger(FolderLogger):
     def finalize(self, status: str) -> None:
         if self._experiment is not None:  # nothing was logged: leave no empty folder behind
             self._experiment.finish()
+            if self._hparams_are_ours and not self._experiment.hparams:  # it said that the folder is taken
+                (path_of(self.log_dir) / self.NAME_HPARAMS_FILE).unlink(missing_ok=True)
 
     @rank_zero_only
     def resume_from_step(self, step: int) -> None:
