@@ -35,7 +35,7 @@ MODULE_HOOKS = [
 DATA_HOOKS = "prepare_data setup teardown state_dict load_state_dict on_exception".split()
 STAGES = "training", "validating", "testing", "predicting", "sanity_checking"
 # What our ModelCheckpoint also remembers, for an exact resume.
-ADDED_STATE = {"last_global_step_saved", "newest_path", "waiting"}
+ADDED_STATE = {"last_global_step_saved", "newest_path", "waiting", "lives", "outdated"}
 # Ours holds the path of the very file that is being written; Lightning's that of the one before.
 OTHER_STATE = {"last_model_path"}
 # Enumerations and sentences of the package's own.
