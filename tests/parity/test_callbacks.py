@@ -31,7 +31,7 @@ CHECKPOINTS: dict[str, Any] = {
     "fixed name": {"filename": "same", "save_top_k": -1},
     "fixed name, no versions": {"filename": "same", "save_top_k": -1, "enable_version_counter": False},
     "last": {"save_last": True},
-    "last, monitored": {"save_last": True, "monitor": "vl"},
+    "last, monitored": {"save_last": True, "monitor": "vl", "save_top_k": -1},  # of weights not ranked ours is newer
     "last, link": {"save_last": "link", "monitor": "vl"},
     "weights only": {"save_weights_only": True},
     "every 2 steps": {"every_n_train_steps": 2},
@@ -103,7 +103,7 @@ CASES |= {
     "early stopping and two checkpoints": Case(
         callbacks=several(
             ("EarlyStopping", {"monitor": "vl", "patience": 1, "min_delta": 10.0}),
-            ("ModelCheckpoint", {"monitor": "vl", "filename": "best-{vl:.4f}", "save_last": True}),
+            ("ModelCheckpoint", {"monitor": "vl", "filename": "best-{vl:.4f}", "save_last": True, "save_top_k": -1}),
             ("ModelCheckpoint", {"every_n_train_steps": 4, "save_top_k": -1, "filename": "s{step}"}),
         ),
         flags={"max_epochs": 6},
