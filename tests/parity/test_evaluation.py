@@ -78,7 +78,7 @@ def two_trainers(trainer: Any, module: Any, case: Case, pl: Any) -> Any:
 
 
 def best(pl: Any) -> list[Any]:
-    return [pl.callbacks.ModelCheckpoint(monitor="vl", save_last=True)]
+    return [pl.callbacks.ModelCheckpoint(monitor="vl", save_last=True, save_top_k=-1)]
 
 
 CASES: dict[str, Case] = {}
