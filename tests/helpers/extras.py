@@ -28,7 +28,6 @@ EXTRAS = {
     "typeshed_client": "cli",
     "lightning": "parity",
     "cloudpickle": "everything",
-    "omegaconf": "everything",
     "onnx": "everything",
     "onnxscript": "everything",
     "pandas": "everything",

@@ -31,16 +31,19 @@ class OnExceptionCheckpoint(Checkpoint):
             raise ValueError("OnExceptionCheckpoint(filename=''): the file needs a name.")
         check_name(filename, f"OnExceptionCheckpoint(filename={filename!r})")
         self.dirpath = location(dirpath)
+        self._root = "."  # of a relative folder: where the program was when the run began
         self.filename = filename
         self._failed = False
 
     @property
     def ckpt_path(self) -> str:
-        return str(path_of(self.dirpath) / (self.filename + self.FILE_EXTENSION))
+        folder = path_of(self.dirpath)
+        folder = Path(self._root, folder) if isinstance(folder, Path) else folder
+        return str(folder / (self.filename + self.FILE_EXTENSION))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._failed = False
-        self.dirpath = str(path_of(self.dirpath).absolute())  # wherever the program goes
+        self._root = str(Path.cwd())
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._failed = True  # teardown follows where a signal ended the run
