@@ -210,7 +210,8 @@ class Averaging:
         told = [rows for rows in self.strategy.gather_objects(own, "the rows of a sparse gradient") if rows is not None]
         indices = torch.cat([indices for indices, _ in told], 1)
         values = torch.cat([values for _, values in told]) / self.strategy.world_size
-        p.grad = torch.sparse_coo_tensor(indices, values, p.shape, device=p.device).coalesce()
+        whole = torch.sparse_coo_tensor(indices, values, p.shape, device=p.device, check_invariants=False)
+        p.grad = whole.coalesce()
 
 
 def _gradient(p: Tensor) -> Tensor:
