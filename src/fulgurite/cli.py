@@ -22,7 +22,7 @@ from fulgurite.__version__ import __version__
 from fulgurite.callbacks.callback import Callback
 from fulgurite.core.datamodule import LightningDataModule
 from fulgurite.core.hparams import AS_CALLED, given_hyperparameters
-from fulgurite.core.instantiate import INSTANTIATOR, Maker
+from fulgurite.core.instantiate import INSTANTIATOR, Maker, class_at
 from fulgurite.core.module import LightningModule
 from fulgurite.core.saving import read_checkpoint, restored_hparams, trusts_files
 from fulgurite.hooks import overrides
@@ -64,7 +64,7 @@ LRSchedulerTypeTuple = (LRScheduler, ReduceLROnPlateau)
 
 def instantiate_class(args: Any, init: dict[str, Any]) -> Any:
     """An object from `{"class_path": "package.Class", "init_args": {...}}`, given these arguments first."""
-    cls = _class_at(init["class_path"])
+    cls = class_at(init["class_path"])
     return cls(*(args if isinstance(args, tuple) else (args,)), **init.get("init_args", {}))
 
 
@@ -76,21 +76,10 @@ def instantiate_module(class_type: type[ModuleType], config: dict[str, Any]) -> 
 
 def _chosen_by_name(path: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """The configuration of a class by its name; what only its `**kwargs` take stands apart, as the parser wants it."""
-    known = ArgumentParser().add_class_arguments(_class_at(path), "of", fail_untyped=False)
+    known = ArgumentParser().add_class_arguments(class_at(path), "of", fail_untyped=False)
     init = {name: value for name, value in arguments.items() if f"of.{name}" in known}
     rest = {name: value for name, value in arguments.items() if name not in init}
     return {"class_path": path, "init_args": init, **({"dict_kwargs": rest} if rest else {})}
-
-
-def _class_at(path: str) -> Any:
-    """The class of an import path, one within another included."""
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError:
-        if "." not in module:
-            raise
-        return getattr(_class_at(module), name)
 
 
 class LightningArgumentParser(ArgumentParser):  # type: ignore[misc,unused-ignore]  # Any without the extra
@@ -479,7 +468,7 @@ class LightningCLI:
             linked = {name: AS_CALLED for name in names if "." not in name}
             if by_name:
                 init = {**hparams.get("init_args", {}), **linked, **hparams.get("dict_kwargs", {})}
-                found[_class_at(hparams["class_path"])] = {**init, "_class_path": hparams["class_path"]}
+                found[class_at(hparams["class_path"])] = {**init, "_class_path": hparams["class_path"]}
             elif isinstance(base, type):
                 found[base] = {**hparams, **linked}
         return {cls: {**hparams, "_instantiator": INSTANTIATOR} for cls, hparams in found.items()}

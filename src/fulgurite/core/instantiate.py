@@ -81,7 +81,7 @@ class Maker:
             return None
         if self.trusts:
             try:
-                return _imported(path)
+                return class_at(path)
             except (ImportError, AttributeError, ValueError) as error:
                 raise ValueError(f"{self.source} names {path}, which cannot be imported: {error}.") from error
         there = _loaded(path)
@@ -263,7 +263,7 @@ def _loaded(path: str) -> Any:
     return None
 
 
-def _imported(path: str) -> Any:
+def class_at(path: str) -> Any:
     """What a dotted name leads to, a class within another included; this imports it."""
     module, _, name = path.rpartition(".")
     try:
@@ -271,7 +271,7 @@ def _imported(path: str) -> Any:
     except ModuleNotFoundError:
         if "." not in module:
             raise
-        return getattr(_imported(module), name)
+        return getattr(class_at(module), name)
 
 
 # annotations
