@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 GRACE = 2.0  # seconds a rank has to leave by itself once the run has failed
 FOLLOW_UP = 1.0  # seconds in which the reason of a broken connection turns up
+SAME = 1.0  # seconds in which rank 0 comes to the error that another rank has met, where all of them meet it
 END = 30.0  # seconds that the others have to end the program once rank 0 has
 WAKE = getattr(signal, "SIGUSR2", signal.SIGTERM)  # Windows has none, and starts no ranks
 _OWN_REASONS = (RankFailedError, CollectiveTimeoutError, CollectiveMismatchError)
@@ -334,20 +335,27 @@ class ScriptRanks:
             if self.children.over or self._finishing:
                 return
             self._heed_ctrl_c()
-        self.told = told
+        self._await_an_error_of_its_own()
         with self._guard:
             inside = self._inside
+            self.told = None if self._leaving else told  # rank 0 leaves: it asks for the reason itself
             if inside is not None and callable(signal.getsignal(WAKE)):  # which is there while it is in a call
                 signal.pthread_kill(inside, WAKE)  # out of user code, a sleep
         self.children.end()  # rank 0's collectives fail with the connections to them
         watchdog.abort()  # or, over NCCL, with their groups
-        if inside is None and self._leaving:
-            return  # rank 0 asks for the reason itself
+        if self.told is None:
+            return
         if inside is None:  # rank 0 is in code of the user's own: its next call of the trainer is an error, or its end
             self._only_printed = True
             print(self.told, file=sys.stderr, flush=True)
             return
         self._see_out(1, str(self.told))
+
+    def _await_an_error_of_its_own(self) -> None:
+        """What all ranks raise is in rank 0 its own exception, which the program may catch, whoever raised it first."""
+        until = time.monotonic() + SAME
+        while self._inside is not None and time.monotonic() < until:
+            time.sleep(0.01)
 
     def _see_out(self, code: int, why: str) -> None:
         """Rank 0 out of its call, or, where native code waits for a device or nobody knows what, out of its life."""
@@ -406,8 +414,7 @@ class ScriptRanks:
             try:
                 yield
             except BaseException as exception:
-                self._leaving = True
-                self._outside()
+                self._outside(leaving=True)
                 if leaves_together(exception):
                     self._left, self._leaving = exception, False
                     raise
@@ -415,9 +422,10 @@ class ScriptRanks:
             finally:
                 self._outside()
 
-    def _outside(self) -> None:
+    def _outside(self, leaving: bool = False) -> None:
         with self._guard:
             self._inside = None
+            self._leaving |= leaving
 
     def _reason(self, exception: BaseException) -> BaseException:
         if self._stopped:
