@@ -59,6 +59,8 @@ def leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     torch.manual_seed(0)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rank_zero, "_warned", set())  # what is said once is said once a test
+    for name in DOCUMENTED:  # by what a whole module of tests has set up
+        monkeypatch.delenv(name, raising=False)
     environment, state = dict(os.environ), process_state()
     cudnn = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
     algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()

@@ -78,8 +78,8 @@ def end_of(folder: Path) -> dict[str, Any]:
 def test_six_kills_change_nothing(tmp_path: Path) -> None:
     whole, killed, moment = tmp_path / "whole", tmp_path / "killed", random.Random(3)
     undisturbed = start(whole, 0)
-    said = undisturbed.communicate(timeout=120)[1].splitlines()
-    assert undisturbed.returncode == 0 and [line.split(" in ")[0] for line in said] == ["Trained 4 epochs, 28 steps"]
+    _, said = undisturbed.communicate(timeout=120)
+    assert undisturbed.returncode == 0 and not said
     for _ in range(6):
         process, before = start(killed, 0.03), newest(killed)
         while process.poll() is None and newest(killed) == before:  # until this life has written something of its own

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Sampler, SequentialSampler
 
 from fulgurite.callbacks.prediction_writer import BasePredictionWriter
+from fulgurite.core.expected import part as reading
 from fulgurite.core.hparams import is_equal
 from fulgurite.hooks import overrides
 from fulgurite.machine.precision import Precision
@@ -132,7 +133,7 @@ class DataFlow:
         made_anew = self._note_loading(stage)
         self.evaluation[stage] = flat = self._prepare(loaders, stage)
         if (kept := self._kept.pop(stage, None)) is not None and not made_anew:
-            self._lived += _put_back(flat, kept, True, _generators(self.train))
+            self._lived += self._put_back(flat, kept, True, _generators(self.train))
         self.limits[stage] = [limited(_most(loader), limit, f"limit_{name}_batches") for loader in flat]
         run.check_dataloader_idx(stage)
         if not self.has_batches(stage):
@@ -196,7 +197,7 @@ class DataFlow:
         if self.now is not None:
             self.restore_draws(self.now)
             if (kept := self._kept.pop("train", None)) is not None:
-                self._lived += _put_back([self.train], kept, True)
+                self._lived += self._put_back([self.train], kept, True)
             self.now = None
         if self.train is not None and self._reload_is_due("train"):
             self.open_train()
@@ -451,7 +452,7 @@ class DataFlow:
         now, saved, done = self.now or self.draw_state(), dict(self.rng), self.run.progress
         self.now, kept = None, self._kept.pop("train", None)
         ended = done.is_last_batch or done.epoch_closed
-        lived = [] if kept is None else _put_back([self.train], kept, ended)
+        lived = [] if kept is None else self._put_back([self.train], kept, ended)
         if ended:
             self._lived += lived
             self.restore_draws(now)
@@ -466,6 +467,8 @@ class DataFlow:
             for _ in range(skip):
                 next(following)
             return following
+        with reading(self.run.trainer.ckpt_path, "fulgurite.loader"):
+            opening, first = saved["open"], saved["first"]
         self._lived += [self.train] if saved.get("lived") else []
         begun_by_others = saved.get("world_size", 1) != self.run.world_size or saved.get("start")
         share = self._share_to_go_on(saved) if begun_by_others else _share(self.train)
@@ -473,17 +476,19 @@ class DataFlow:
         if isinstance(self.train, CombinedLoader) and walk is not None and not begun_by_others:
             batches: Iterator[Any] = self._walked(walk)
         else:
-            self.restore_draws(saved["open"])
-            batches = self._skipping(saved, skip, share, bool(begun_by_others and share is not None))
+            self.restore_draws(opening)
+            batches = self._skipping(saved, first, skip, share, bool(begun_by_others and share is not None))
         self.restore_draws(now)
         following = self._with_last(batches, skip, ahead)
         self.rng = saved
         return following
 
-    def _skipping(self, saved: dict[str, Any], skip: int, share: Any, goes_on: bool) -> Iterator[Any]:
+    def _skipping(
+        self, saved: dict[str, Any], first: dict[str, Any], skip: int, share: Any, goes_on: bool
+    ) -> Iterator[Any]:
         """The one loader's batches that are left."""
         if goes_on:
-            self.restore_draws(saved["first"])
+            self.restore_draws(first)
             share.go_on(saved["taken"], skip)
             return self._iterator(self.train)
         if _stateful(self.train) is not None:
@@ -494,7 +499,7 @@ class DataFlow:
             batches: Iterator[Any] = iter(twin_of(self.train, batch_sampler=indices))
         else:
             batches = indices = self._iterator(self.train)
-        self.restore_draws(saved["first"])
+        self.restore_draws(first)
         for _ in range(skip):
             next(indices)
             if self._ahead is not None:
@@ -619,9 +624,28 @@ class DataFlow:
         return {**collect_rng_state(), **({"generators": own} if own else {})}
 
     def restore_draws(self, state: dict[str, Any]) -> None:
-        restore_rng_state(state)
-        for generator, saved in zip(_generators(self.train), state.get("generators", ()), strict=False):
-            _restore_generator(generator, saved)
+        with reading(self.run.trainer.ckpt_path, "fulgurite.loader"):
+            restore_rng_state(state)
+            for generator, saved in zip(_generators(self.train), state.get("generators", ()), strict=False):
+                _restore_generator(generator, saved)
+
+    def _put_back(self, loaders: list[Any], kept: dict[str, Any], ended: bool, but: Iterable[Any] = ()) -> list[Any]:
+        """Stateful loaders, and random generators `but` some, are as when the run was saved; those with workers then.
+
+        `ended`: the data of an epoch had been walked over. One that begins anew by itself is left as it is: to some,
+        the state of the beginning and that after the first batch are the same.
+        """
+        parts = [part for loader in loaders for part in loaders_of(loader)]
+        with reading(self.run.trainer.ckpt_path, "fulgurite.data"):
+            for part, state in zip(parts, kept["states"], strict=False):
+                own = _stateful(part)
+                if own is not None and state is not None and not (ended and is_equal(own.state_dict(), state)):
+                    own.load_state_dict(copy.deepcopy(state))
+            others = {id(generator) for generator in but}
+            for generator, state in zip(_generators_of(loaders), kept["generators"], strict=False):
+                if id(generator) not in others:
+                    _restore_generator(generator, state)
+        return [part for part, lived in zip(parts, kept["lived"], strict=False) if lived]
 
     def gathered_predictions(self, predictions: list[list[Any]]) -> list[list[Any]]:
         """The predictions of all processes for each loader, in the order of its data set."""
@@ -728,24 +752,6 @@ def _stateful(loader: Any) -> Any:
 def _states(parts: list[Any]) -> list[Any]:
     """Where stateful loaders are, and None for each that is not."""
     return [None if (own := _stateful(part)) is None else copy.deepcopy(own.state_dict()) for part in parts]
-
-
-def _put_back(loaders: list[Any], kept: dict[str, Any], ended: bool, but: Iterable[Any] = ()) -> list[Any]:
-    """Stateful loaders, and random generators `but` some, are as when the run was saved; those with workers then.
-
-    `ended`: the data of an epoch had been walked over. One that begins anew by itself is left as it is: to some, the
-    state of the beginning and that after the first batch are the same.
-    """
-    parts = [part for loader in loaders for part in loaders_of(loader)]
-    for part, state in zip(parts, kept["states"], strict=False):
-        own = _stateful(part)
-        if own is not None and state is not None and not (ended and is_equal(own.state_dict(), state)):
-            own.load_state_dict(copy.deepcopy(state))
-    others = {id(generator) for generator in but}
-    for generator, state in zip(_generators_of(loaders), kept["generators"], strict=False):
-        if id(generator) not in others:
-            _restore_generator(generator, state)
-    return [part for part, lived in zip(parts, kept["lived"], strict=False) if lived]
 
 
 def _end_workers(loaders: Iterable[Any]) -> None:

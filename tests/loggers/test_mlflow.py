@@ -143,7 +143,7 @@ trainer = fit(ModelCheckpoint(), logger=logger, max_epochs=1)
 client = mlflow.tracking.MlflowClient(logger._tracking_uri)
 checkpoint = trainer.checkpoint_callback.best_model_path
 expected = f"runs/{logger.name}/{logger.version}/checkpoints/epoch=0-step=4.ckpt"
-answer([client.get_run(logger.run_id).info.status, checkpoint == expected])
+answer([client.get_run(logger.run_id).info.status, checkpoint == os.path.abspath(expected)])
 """,
         **SETTINGS,
     )
@@ -179,7 +179,8 @@ finally:
     os.killpg(ui.pid, signal.SIGTERM)
 shown = None if run is None else sorted(m["key"] for m in run["data"]["metrics"])
 checkpoint = trainer.checkpoint_callback.best_model_path
-answer([shown, checkpoint, f"mlruns/{logger.name}/{logger.version}/checkpoints/epoch=0-step=4.ckpt"])
+expected = f"mlruns/{logger.name}/{logger.version}/checkpoints/epoch=0-step=4.ckpt"
+answer([shown, checkpoint, os.path.abspath(expected)])
 """,
         **SETTINGS,
     )

@@ -246,8 +246,12 @@ def agents(folder: Path, processes: int, *words: str) -> list[subprocess.Popen[s
 
 
 def end(agent: subprocess.Popen[str]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(agent.pid, signal.SIGKILL)
+    """With its training processes, each of which leads a session of its own."""
+    with contextlib.suppress(FileNotFoundError):
+        children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+        for pid in [agent.pid, *map(int, children)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
     agent.communicate()
 
 

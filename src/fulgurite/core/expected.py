@@ -12,6 +12,7 @@ import random
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +24,13 @@ _LIKE_A_PARAMETER = {
     *("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "exp_inf", "sum", "ax", "prev"),
     *("grad_avg", "acc_delta"),
 }
+
+
+@dataclass
+class _OrNone:
+    """What may be absent as None."""
+
+    present: Any
 
 
 # functions that say what is wrong with a value, or nothing
@@ -90,24 +98,54 @@ def _loops(value: Any) -> str:
     return "a dictionary"
 
 
-_SLOT = {"key": (tuple, list), "metric": (str, type(None)), "options": (tuple, list)}
+def _one_generators_state(value: Any) -> str:
+    own = isinstance(value, Mapping) and isinstance(value.get("bit_generator"), str)
+    return "" if own or not _torch_state(value) or not _python_state(value) else "the state of a random generator"
+
+
+def _options(value: Any) -> str:
+    """Of `self.log`."""
+    kinds = [str if i == 4 else bool for i in range(8)]
+    fits = isinstance(value, (tuple, list)) and [type(one) for one in value] == kinds
+    return "" if fits else "the options of a logged value"
+
+
+_SLOT = {
+    "key": (tuple, list),
+    "metric": _OrNone(str),
+    "options": _options,
+    "last": _OrNone(_number),
+    "total": _OrNone(_number),
+    "weight": _number,
+    "fresh": bool,
+    "?whole": bool,
+}
+_RNG = {"python": _python_state, "torch": _torch_state, "?numpy": _numpy_state, "?cuda": [Tensor], "?mps": Tensor}
+_DRAWS = {**_RNG, "?generators": [_one_generators_state]}
+_PLACE = {"open": _DRAWS, "first": _OrNone(_DRAWS), "taken": _count, "lived": bool}
+_LOADER = {
+    "?open": _DRAWS,
+    "?first": _DRAWS,
+    "?ahead": _OrNone(_DRAWS),
+    "?lived": bool,
+    "?world_size": _count,
+    "?taken": _OrNone(_count),
+    "?start": _count,
+    "?walk": _OrNone({"i": _count, "k": _count, "ended": [bool], "parts": [_PLACE]}),
+}
+_OF_LOADERS = {"states": (list, tuple), "lived": [bool], "generators": [_one_generators_state]}
 _SHARE = {
-    "?rng": {
-        "python": _python_state,
-        "torch": _torch_state,
-        "?numpy": _numpy_state,
-        "?cuda": [Tensor],
-        "?mps": Tensor,
-    },
+    "?rng": _RNG,
     "?results": {"slots": [_SLOT]},
     "?metric_states": _by_name,
-    "?loader": {"?world_size": _count},
+    "?loader": _LOADER,
+    "?data": {"?loaded_at": _numbers, "?train": _OF_LOADERS, "?validation": _OF_LOADERS},
     "?gradients": _tensors,
 }
 _COUNTS = ("epoch", "batch", "total_batch", "global_step", "validated_at", "plateau_at")
 _OURS = {
     **_SHARE,
-    "rng": _SHARE["?rng"],
+    "rng": _RNG,
     "results": _SHARE["?results"],
     "metric_states": _by_name,
     "progress": {**dict.fromkeys(_COUNTS, _count), "?skipped": _count, "is_last_batch": bool, "epoch_closed": bool},
@@ -158,7 +196,10 @@ def _wrong(path: object, at: str, value: Any, expected: str) -> ValueError:
 
 
 def _check(value: Any, expected: Any, at: str, path: object) -> None:
-    if isinstance(expected, dict):
+    if isinstance(expected, _OrNone):
+        if value is not None:
+            _check(value, expected.present, at, path)
+    elif isinstance(expected, dict):
         if not isinstance(value, Mapping):
             raise _wrong(path, at, value, "a dictionary")
         for key, inner in expected.items():
@@ -207,6 +248,7 @@ def check_scheduler(state: Any, scheduler: Any, at: str, path: object) -> None:
     """Its `load_state_dict` sets whatever attributes the state has: those must be its own, and no methods."""
     own = scheduler.state_dict()
     check_like(state, own, at, path)
+    _check(state, {"?last_epoch": _count, "?_step_count": _count}, at, path)
     for key in state.keys() - own.keys():
         if not isinstance(key, str) or hasattr(type(scheduler), key):
             raise _wrong(path, f"{at}.{key}", state[key], f"a method of {type(scheduler).__name__}, not a value,")
@@ -219,7 +261,10 @@ def check_optimizer_state(optimizer: torch.optim.Optimizer, state: Any, at: str,
         return
     _check(state, {"state": Mapping, "param_groups": [{"params": (list, tuple)}]}, at, path)
     numbers = [number for group in state["param_groups"] for number in group["params"]]
+    several = any(state["state"].values())
     for number, values in state["state"].items():
+        if not values and several:  # of those that have none yet there is no key
+            raise _wrong(path, f"{at}.state[{number}]", values, "the state of a parameter")
         _check(values, {"?step": _number}, f"{at}.state[{number}]", path)  # loading makes a tensor of anything
         if number not in numbers:
             raise _wrong(path, f"{at}.state", number, f"one of the parameters {numbers[:9]}")
