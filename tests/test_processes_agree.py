@@ -300,7 +300,7 @@ fit(Alone(), n=int(os.environ["N"]))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("call", ["save", "barrier", "gather", "reduce", "log"])
-@pytest.mark.parametrize("samples", ["8", "40"])  # the end of the epoch follows, or other batches
+@pytest.mark.parametrize("samples", ["8", pytest.param("40", marks=pytest.mark.nightly)])  # then the epoch ends, or not
 def test_a_call_of_one_rank_alone_is_named_with_its_line(call: str, samples: str, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CALL", call)

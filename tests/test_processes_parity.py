@@ -119,7 +119,7 @@ def test_predictions_gather_in_the_order_of_the_data_set(several: Any) -> None:
         ]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("world", [2, 3])
 @pytest.mark.parametrize("name", list(CASES))
 def test_the_whole_grid(name: str, world: int, several: Any) -> None:

@@ -87,7 +87,10 @@ def test_a_stream_that_its_user_shards_goes_on_bit_equal(saved: Any) -> None:
         assert equal(part["weights"], whole["weights"]) and equal(part["counters"], whole["counters"])
 
 
-@pytest.mark.parametrize(("world", "batch_size"), [(1, 12), (3, 4), (1, 5), (3, 3)])
+@pytest.mark.parametrize(
+    ("world", "batch_size"),
+    [(1, 12), (3, 4), *(pytest.param(*both, marks=pytest.mark.nightly) for both in [(1, 5), (3, 3)])],
+)
 def test_another_number_of_processes_takes_what_is_left(
     world: int, batch_size: int, saved: Any, tmp_path: Path
 ) -> None:

@@ -41,7 +41,7 @@ def test_two_processes_optimize_by_hand_as_one(way: str, several: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("world", [2, 3])
+@pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_of_optimizing_by_hand(way: str, world: int, several: Any) -> None:
     check(way, several(WAYS, world))

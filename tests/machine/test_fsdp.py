@@ -354,7 +354,7 @@ STRATEGIES = {
 
 @pytest.mark.multi
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.nightly)])
 def test_weights_are_those_of_one_process(ranks: int, tmp_path: Path) -> None:
     cases = "".join(
         f"answers[{name!r}] = weights(fitted(6, strategy={STRATEGIES[name]}, **{flags}))\n"
@@ -433,7 +433,7 @@ def test_a_folder_of_shards_becomes_one_file(saved: tuple[Path, dict[str, Any]],
 
 
 @pytest.mark.multi
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_three_processes_go_on_from_what_two_or_one_have_saved(
     saved: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
@@ -601,7 +601,7 @@ def test_evaluation_of_a_checkpoint_is_that_of_one_process(saved: tuple[Path, di
 
 @pytest.mark.multi
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.nightly)])
 def test_sizes_that_do_not_divide_give_the_numbers_of_one_process(ranks: int, tmp_path: Path) -> None:
     look = """
 def look(**flags):

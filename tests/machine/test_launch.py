@@ -81,7 +81,7 @@ def answers(ended: Ended) -> list[dict[str, object]]:
     return sorted(found, key=lambda answer: answer["rank"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 def test_every_way_of_starting_gives_the_model_back_and_can_be_used_again(tmp_path: Path) -> None:
     """fit, test and fit again with one trainer, then another trainer in the same program."""

@@ -69,6 +69,7 @@ def in_notebook(folder: Path, *cells: str) -> str:
     return ended.out
 
 
+@pytest.mark.nightly
 def test_the_same_script_runs_anywhere(tmp_path: Path) -> None:
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "program.py")
     runs = {
