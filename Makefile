@@ -68,9 +68,8 @@ everything: $(VENV)/everything.stamp  ## set up .venv with every tool that a dev
 clean:
 	rm -rf .venv .venv-lowest .venv-newcomer build outputs
 
-build/lowest.txt: pyproject.toml .ci/lowest.py
-	mkdir -p build
-	$(PYTHON) .ci/lowest.py >$@
+build/lowest.txt: pyproject.toml constraints.txt $(VENV)/everything.stamp
+	$(RUN) -m uv --quiet pip compile --resolution lowest-direct $(CONSTRAINTS:%=--constraint %) --extra everything pyproject.toml --output-file $@
 
 $(RUN):
 	@$(PYTHON) $(USABLE) || { echo "$(PYTHON) is not Python 3.10 or newer with venv and pip." >&2; exit 1; }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -36,6 +37,12 @@ FOREIGN = {
     "KMP_INIT_AT_FORK",
 }
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+
+
+def pytest_collection_finish() -> None:
+    """What all tests share is not looked through at each of their `gc.collect()`."""
+    gc.collect()
+    gc.freeze()
 
 
 def process_state() -> dict[str, object]:

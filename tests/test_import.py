@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SRC = Path(__file__).parents[1] / "src"
 HEAVY = (
     "torchmetrics rich yaml tensorboard tensorboardX tqdm numpy polars lightning dkt matplotlib"
@@ -31,11 +33,13 @@ def test_at_most_80_modules_on_top_of_torch() -> None:
     assert len(added) <= 80, f"{len(added)}: {sorted(added)}"
 
 
+@pytest.mark.slow
 def test_no_vendor_is_imported() -> None:
     heavy = [m for m in added_modules() if any(m == h or m.startswith(f"{h}.") for h in HEAVY.split())]
     assert not heavy
 
 
+@pytest.mark.slow
 def test_a_fit_needs_no_numpy() -> None:
     """numpy is optional: with its import blocked, a model trains, saves, resumes and predicts."""
     run("""

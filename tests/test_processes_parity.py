@@ -99,6 +99,7 @@ def same(name: str, world: int, answers: list[dict[str, Any]]) -> None:
     assert all(torch.equal(part["weights"], parts[0]["weights"]) for part in parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_two_processes_train_and_measure_as_one(name: str, several: Any) -> None:
     same(name, 2, several(2, False))

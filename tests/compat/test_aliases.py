@@ -207,6 +207,7 @@ LACKING = {
 }
 
 
+@pytest.mark.slow
 def test_a_name_we_lack_says_what_to_use() -> None:
     assert (
         run(f"""
@@ -280,6 +281,7 @@ except RuntimeError as error:
     )
 
 
+@pytest.mark.slow
 def test_importing_fulgurite_loads_no_table() -> None:
     assert (
         run(

@@ -130,6 +130,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", TOLD)
 def test_a_script_of_the_1x_era_runs_as_it_is(ran: dict[str, Any], script: str) -> None:
     assert ran[script]["error"] is None, ran[script]["error"]
@@ -144,6 +145,7 @@ def test_each_old_line_is_answered_once_with_the_line_to_write(ran: dict[str, An
     assert len(said) == len(set(said))
 
 
+@pytest.mark.slow
 def test_run_takes_scripts_and_modules(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text("import sys, lightning; print(lightning.__version__, __name__, sys.argv)")
     environment = {**os.environ, "PYTHONPATH": str(SRC)}

@@ -347,14 +347,8 @@ for name, row in list(globals().items()):
 """
 
 
-@pytest.mark.parametrize(
-    "spelling",
-    [
-        pytest.param("fulgurite", marks=pytest.mark.slow),
-        pytest.param("lightning.pytorch", marks=pytest.mark.slow),
-        "pytorch_lightning",
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("spelling", ["fulgurite", "lightning.pytorch", "pytorch_lightning"])
 def test_each_row_behaves(spelling: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
     command = [sys.executable, "-W", "ignore", "-c", ROWS, spelling]

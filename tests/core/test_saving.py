@@ -85,6 +85,7 @@ def test_what_is_written_is_read() -> None:
         assert read_checkpoint(file)["b"] == [1, "x"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_previous_file_and_nothing_else() -> None:
     write_checkpoint({"version": 1}, "a.ckpt")
     code = """

@@ -178,6 +178,7 @@ class Counted(ExperimentWriter):
             setattr(file, name, counting)
 
 
+@pytest.mark.slow
 def test_a_new_column_in_each_row_costs_as_much_as_the_table_and_not_its_square():
     writer = Counted("logs")
     for step in range(2000):

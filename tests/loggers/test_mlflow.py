@@ -7,6 +7,7 @@ from helpers.apart import run_apart
 
 SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "GIT_PYTHON_REFRESH": "quiet"}
 MAKE = """
+import os
 import mlflow
 from fulgurite.callbacks import ModelCheckpoint
 from fulgurite.loggers import CSVLogger, MLFlowLogger
@@ -156,7 +157,7 @@ def test_without_any_setting_the_user_interface_started_here_shows_it():
     found = run_apart(
         MAKE
         + """
-import os, signal, socket, subprocess, time, urllib.request
+import signal, socket, subprocess, time, urllib.request
 logger = MLFlowLogger()
 trainer = fit(ModelCheckpoint(), logger=logger, max_epochs=1)
 with socket.socket() as free:

@@ -34,6 +34,7 @@ def check(way: str, ranks: Any) -> None:
     torch.testing.assert_close(ranks[0][way], trained(way, 1), rtol=0, atol=close)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", QUICK)
 def test_two_processes_optimize_by_hand_as_one(way: str, several: Any) -> None:
     check(way, several(QUICK, 2))

@@ -136,6 +136,7 @@ def name_of_a_dead_process():
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True).stdout.strip()
 
 
+@pytest.mark.slow
 def test_what_a_dead_process_left_is_swept_by_the_next_that_writes(folder):
     folder.mkdir()
     leave(folder, name_of_a_dead_process())
@@ -162,6 +163,7 @@ def test_a_living_process_keeps_its_file_however_old_and_a_later_one_of_its_numb
     assert names(tmp_path) == [ours]
 
 
+@pytest.mark.slow
 def test_a_process_that_nobody_has_waited_for_is_dead(tmp_path):
     code = "from fulgurite.utilities.cloud_io import temporary_name; print(temporary_name(), flush=True); input()"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -26,7 +26,9 @@ def by_student(rows):
     return sorted(rows, key=lambda row: row[0])
 
 
-@pytest.mark.parametrize(("number", "rows_at_once"), [(1, 10_000), (3, 100), (64, 7)])
+@pytest.mark.parametrize(
+    ("number", "rows_at_once"), [(1, 10_000), (3, 100), pytest.param(64, 7, marks=pytest.mark.slow)]
+)
 def test_parts_of_any_number_hold_every_row_once(school, tmp_path, monkeypatch, number, rows_at_once):
     monkeypatch.setattr(module, "ROWS_AT_ONCE", rows_at_once)
     lines = school.read_text().splitlines()

@@ -57,6 +57,7 @@ def test_what_was_learned_is_forgotten_by_days_and_not_by_rows():
     assert float(kept) == pytest.approx(np.exp(-20 * np.exp(-3)), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_concepts_that_no_file_names_are_found_and_the_model_survives_its_file(tmp_path):
     school, truth = simulate(students=250, questions=48, skills=6, concepts=2, answers_per_student=60, seed=1)
     train, test = school.students(np.arange(220)), school.students(np.arange(220, 250))
