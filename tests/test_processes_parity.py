@@ -11,6 +11,7 @@ from helpers.cases import CASES, Net, run_case, samples
 from helpers.processes import run_ranks
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.multi,
     pytest.mark.filterwarnings("ignore:.*lr_scheduler.step.*"),
     pytest.mark.filterwarnings("ignore:.*No (positive|negative) samples"),
@@ -75,7 +76,6 @@ answer((shared, bank_after_fit(broadcast_buffers=False)))
 """
 
 
-@pytest.mark.slow
 def test_buffers_are_each_process_its_own_where_ddp_is_told_not_to_share_them() -> None:
     assert run_ranks(BUFFERS, 2) == [([0.0], [0.0]), ([0.0], [1.0, 1.0])]
 
@@ -99,7 +99,6 @@ def same(name: str, world: int, answers: list[dict[str, Any]]) -> None:
     assert all(torch.equal(part["weights"], parts[0]["weights"]) for part in parts)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 def test_two_processes_train_and_measure_as_one(name: str, several: Any) -> None:
     same(name, 2, several(2, False))

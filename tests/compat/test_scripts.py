@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
 HERE, SRC = Path(__file__).parent, Path(__file__).parents[2] / "src"
 ARGUMENTS = {
     "arguments": "--max_epochs 3 --gpus 0 --gradient_clip_val 0.5 --limit_train_batches 0.5 --size 32 --hidden 16"
@@ -130,7 +131,6 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("script", TOLD)
 def test_a_script_of_the_1x_era_runs_as_it_is(ran: dict[str, Any], script: str) -> None:
     assert ran[script]["error"] is None, ran[script]["error"]
@@ -145,7 +145,6 @@ def test_each_old_line_is_answered_once_with_the_line_to_write(ran: dict[str, An
     assert len(said) == len(set(said))
 
 
-@pytest.mark.slow
 def test_run_takes_scripts_and_modules(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text("import sys, lightning; print(lightning.__version__, __name__, sys.argv)")
     environment = {**os.environ, "PYTHONPATH": str(SRC)}
@@ -175,7 +174,6 @@ if __name__ == "__main__":
 
 
 @pytest.mark.multi
-@pytest.mark.slow
 def test_run_reaches_processes_that_are_spawned(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SPAWNS)
     command = [sys.executable, "-m", "fulgurite", "run", "script.py"]

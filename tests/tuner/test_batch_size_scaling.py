@@ -87,9 +87,9 @@ def test_binsearch_closes_in_and_takes_the_margin_off() -> None:
         ({"init_val": 7}, 28),
         ({"init_val": 60}, 30),  # the first size is too large already
         ({"max_trials": 3}, 8),
-        ({"max_val": 33}, 33),
-        ({"mode": "binsearch", "margin": 0}, 50),
-        ({"mode": "binsearch", "init_val": 200, "margin": 0}, 50),
+        pytest.param({"max_val": 33}, 33, marks=pytest.mark.slow),
+        pytest.param({"mode": "binsearch", "margin": 0}, 50, marks=pytest.mark.slow),
+        pytest.param({"mode": "binsearch", "init_val": 200, "margin": 0}, 50, marks=pytest.mark.slow),
         ({"mode": "binsearch", "max_val": 20, "margin": 0.5}, 10),
     ],
 )
