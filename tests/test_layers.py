@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import io
 import tokenize
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -183,3 +185,13 @@ def test_the_old_lives_in_compat_only() -> None:
     below = [m for m in FRAMEWORK if layer(m) < 7 and not m.startswith("fulgurite.compat")]
     known = {(m, name) for m in below for name, _ in imports(MODULES[m]) if name.startswith("fulgurite.compat")}
     assert not {m for m, name in known if name != "fulgurite.compat.inherited"}
+
+
+@pytest.mark.parametrize("names", ["", ".callbacks", ".loggers", ".strategies", ".profilers", ".tuner", ".plugins"])
+def test_annotations_of_public_constructors_can_be_read_at_run_time(names: str) -> None:
+    """By tools that make a command line of them."""
+    public = importlib.import_module(f"fulgurite{names}")
+    classes = [thing for name in public.__all__ if inspect.isclass(thing := getattr(public, name))]
+    assert classes
+    for cls in classes:
+        typing.get_type_hints(cls.__init__)

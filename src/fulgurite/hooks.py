@@ -255,6 +255,12 @@ def inside(run: Run, name: str, method: Callable[..., Any]) -> Callable[..., Any
     return call
 
 
+def profiled_method(run: Run, owner: Any, name: str) -> Callable[..., Any]:
+    """A method of the data module, or of the module, with the time it takes where there is a profiler."""
+    kind = "LightningModule" if owner is run.module else "LightningDataModule"
+    return profiled(run, f"[{kind}]{type(owner).__name__}.{name}", getattr(owner, name))
+
+
 def profiled(run: Run, action: str, method: Callable[..., Any]) -> Callable[..., Any]:
     """The method, with the time it takes under the name `action`, where there is a profiler."""
     if run.profiler is None:

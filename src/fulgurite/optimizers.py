@@ -174,10 +174,11 @@ class LightningOptimizer:
     """What `self.optimizers()` gives: the optimizer itself, with a `step` that the trainer counts and prepares.
 
     `step` runs the closure, then unscaling, the `on_before_optimizer_step` hooks and clipping, then the step.
-    Everything else is the wrapped optimizer's own; `isinstance` holds for its class too.
+    Everything else is the wrapped optimizer's own; `isinstance` holds for its class too. Made without a run, as some
+    libraries do, its step is the optimizer's.
     """
 
-    def __init__(self, optimizer: Optimizer, run: Run) -> None:
+    def __init__(self, optimizer: Optimizer, run: Run | None = None) -> None:
         self.__dict__.update(_optimizer=optimizer, _run=run)
         cls = type(self)
         object.__setattr__(self, "__class__", type("Lightning" + type(optimizer).__name__, (cls, type(optimizer)), {}))
@@ -189,6 +190,8 @@ class LightningOptimizer:
     def step(self, closure: Callable[[], Any] | None = None, **kwargs: Any) -> Any:
         """One optimizer step, as the trainer takes it."""
         run = self._run
+        if run is None:
+            return self._optimizer.step(closure, **kwargs)
         result = run.step_optimizer(self._optimizer, closure, **kwargs)
         if not run.module.automatic_optimization:
             run.progress.global_step += 1
@@ -198,6 +201,11 @@ class LightningOptimizer:
     def toggle_model(self, sync_grad: bool = True) -> Iterator[None]:
         """Only this optimizer's parameters require gradients inside; `sync_grad=False` while accumulating."""
         run = self._run
+        if run is None:
+            raise MisconfigurationException(
+                "this LightningOptimizer was made without a trainer, which knows the other optimizers. Use one that "
+                "self.optimizers() gives."
+            )
         with run.strategy.gradient_sync(sync_grad):
             run.module.toggle_optimizer(self)
             try:

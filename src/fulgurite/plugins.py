@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fulgurite.machine.async_checkpoint import AsyncCheckpointIO
+from fulgurite.machine.async_checkpoint import AsyncCheckpointIO, _WrappingCheckpointIO
 from fulgurite.machine.precision import DoublePrecision, HalfPrecision, MixedPrecision, Precision
 from fulgurite.machine.strategy import TorchCheckpointIO
 
@@ -16,4 +16,5 @@ __all__ = [
     "MixedPrecision",
     "Precision",
     "TorchCheckpointIO",
+    "_WrappingCheckpointIO",
 ]

@@ -23,7 +23,7 @@ from fulgurite.checkpoint import exact_state
 from fulgurite.core.datamodule import LightningDataModule
 from fulgurite.core.module import LightningModule
 from fulgurite.dataflow import DataFlow, moving, own_transfer
-from fulgurite.hooks import Hooks, calls, for_module, inside, method_of, overrides, profiled, resolve
+from fulgurite.hooks import Hooks, calls, for_module, inside, method_of, overrides, profiled, profiled_method, resolve
 from fulgurite.machine.strategy import Strategy
 from fulgurite.optimizers import LightningOptimizer, NoOptimizer, configured, gradients_of, parameters_of
 from fulgurite.progress import Progress
@@ -33,7 +33,7 @@ from fulgurite.shared_results import SharedNoResults, SharedResults
 from fulgurite.states import RunningStage
 from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.loaders import check_loaders
-from fulgurite.utilities.rank_zero import rank_zero_warn
+from fulgurite.utilities.rank_zero import rank_zero_warn, warn_once
 from fulgurite.utilities.tree import move_data_to_device
 from fulgurite.utilities.types import LRSchedulerConfig
 
@@ -427,7 +427,9 @@ class Run:
         """Ask the stage's source for its loaders, as the hook it is."""
         before, self.fx = self.fx, loader_hook(stage)
         try:
-            loaders = self.sources[stage]()
+            source = self.sources[stage]
+            owner = getattr(source, "__self__", None)  # None: they were given to the call
+            loaders = (source if owner is None else profiled_method(self, owner, loader_hook(stage)))()
         finally:
             self.fx = before
         if loaders is None:
@@ -610,9 +612,15 @@ class Run:
         return loss
 
     def _first_output(self, returned: Any) -> dict[str, Any]:
-        """The first training step's answer, looked at more closely; from then on `as_output_of`."""
+        """The answers of training steps until one has a loss, looked at more closely; from then on `as_output_of`."""
         output = self.as_output_of(returned)
         loss = output.get("loss")
+        if returned is None and self.module.automatic_optimization:
+            warn_once(
+                f"{type(self.module).__name__}.training_step returned None, so this batch trains nothing. Where it is "
+                "not meant to be left out, end it with: return loss",
+                key="training_step returned None",
+            )
         if loss is not None and self.module.automatic_optimization:
             if not isinstance(loss, Tensor) or loss.numel() != 1:
                 given = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__

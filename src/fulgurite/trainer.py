@@ -42,13 +42,15 @@ from fulgurite.defaults import (
     profiler_of,
     strategy_of,
 )
-from fulgurite.hooks import calls, for_module, going_on, overrides
+from fulgurite.hooks import calls, for_module, going_on, overrides, profiled_method
+from fulgurite.loggers.logger import Logger
 from fulgurite.machine.accelerators import Accelerator, accelerator_of
 from fulgurite.machine.devices import resolve_devices
 from fulgurite.machine.environments import ClusterEnvironment, environment_of
 from fulgurite.machine.precision import Precision, precision_of
 from fulgurite.machine.signals import handled
 from fulgurite.machine.strategy import Strategy, TorchCheckpointIO
+from fulgurite.profilers.profiler import Profiler
 from fulgurite.progress import Progress
 from fulgurite.results import Metrics, MetricSource, Results, as_number
 from fulgurite.run import STAGES, Given, Run, loader_hook
@@ -62,9 +64,7 @@ from fulgurite.utilities.seed import isolate_rng, seed_everything
 from fulgurite.utilities.types import LRSchedulerConfig
 
 if TYPE_CHECKING:
-    from fulgurite.loggers.logger import Logger
     from fulgurite.parity import ParityReport
-    from fulgurite.profilers.profiler import Profiler
     from fulgurite.tuner.tuning import Tuner
 
 __all__ = ["Trainer", "seed_everything"]
@@ -458,7 +458,7 @@ class Trainer(OldMembers):
                 run = beside._run = beside._attach(TrainerFn.FITTING, module, given, datamodule)
                 beside._attach_module_callbacks(run)
                 beside._check(TrainerFn.FITTING)
-                beside._prepare_data()
+                beside._prepare_data(run)
                 if datamodule is not None:
                     datamodule.setup(stage=TrainerFn.FITTING)
                 module.setup(stage=TrainerFn.FITTING)
@@ -590,11 +590,11 @@ class Trainer(OldMembers):
         self._check(fn)
         self.strategy.setup_environment()
         self._take_versions(fn)
-        self._prepare_data()
         if self._active_profiler is not None:
             self._active_profiler.setup(stage=fn, local_rank=self.local_rank, log_dir=self.log_dir)
+        self._prepare_data(run)
         if self.datamodule is not None:
-            self.datamodule.setup(stage=fn)
+            profiled_method(run, self.datamodule, "setup")(stage=fn)
         self._call(run, "setup", stage=fn)
         self._set_up_model(run)
         checkpoint = None
@@ -727,12 +727,12 @@ class Trainer(OldMembers):
             if hasattr(logger, "_version"):
                 logger._version = version
 
-    def _prepare_data(self) -> None:
+    def _prepare_data(self, run: Run) -> None:
         for owner, base in ((self.datamodule, LightningDataModule), (self.lightning_module, LightningModule)):
             if owner is not None and overrides(owner, "prepare_data", base):
                 per_node = getattr(owner, "prepare_data_per_node", True)
                 if (self.local_rank == 0) if per_node else (self.global_rank == 0):
-                    owner.prepare_data()
+                    profiled_method(run, owner, "prepare_data")()
         self.strategy.barrier("prepare_data")
 
     def _call(self, run: Run, name: str, **kwargs: Any) -> None:
@@ -747,9 +747,9 @@ class Trainer(OldMembers):
         owners = [o for o in (run.module, self.datamodule) if o is not None and getattr(o, "_log_hyperparams", False)]
         for owner in owners:
             initial = dict(owner.hparams_initial)
-            clash = [k for k in initial if k in hparams and not is_equal(hparams[k], initial[k])]
+            clash = [str(k) for k in initial if k in hparams and not is_equal(hparams[k], initial[k])]
             if clash:
-                raise MisconfigurationException(
+                raise RuntimeError(
                     f"the module and the data module both have hyper-parameters named {', '.join(clash)}, with "
                     "different values. Rename them, or save_hyperparameters(logger=False) in one of the two."
                 )
@@ -778,12 +778,20 @@ class Trainer(OldMembers):
         from fulgurite.closing import closing_line
 
         began, batches_before = self._began
-        if run.progress.total_batch > batches_before and not self.fast_dev_run and not self.barebones:
+        if self.fast_dev_run or self.barebones:
+            return
+        if run.progress.total_batch > batches_before:
             rank_zero_info(closing_line(self, began))
+        elif (reason := run.stop_reason()) in ("max_epochs", "max_steps"):
+            done = f"{self.current_epoch} epochs, {self.global_step} steps"
+            rank_zero_info(
+                f"Nothing was trained: {reason}={getattr(self, reason)} was reached before ({done}). Raise it, "
+                "or take a new Trainer for another model."
+            )
 
     def _teardown_hooks(self, run: Run, fn: TrainerFn) -> None:
         if self.datamodule is not None:
-            self.datamodule.teardown(stage=fn)
+            profiled_method(run, self.datamodule, "teardown")(stage=fn)
         self._call(run, "teardown", stage=fn)
 
     def _fail(self, run: Run, fn: TrainerFn, exception: BaseException) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from fulgurite.plugins.io.wrapper import _WrappingCheckpointIO
 
 from fulgurite.callbacks import ModelCheckpoint
-from fulgurite.plugins import AsyncCheckpointIO, CheckpointIO
+from fulgurite.plugins import AsyncCheckpointIO, CheckpointIO, TorchCheckpointIO
 from helpers.tiny import Tiny, data, fit, names
 
 
@@ -30,6 +31,27 @@ def test_files_are_those_of_the_plain_kind() -> None:
     assert names("plain") == names("async") and len(names("plain")) == 12
     assert all(state(f"plain/{name}") == state(f"async/{name}") for name in names("plain"))
     assert len({state(f"async/{name}") for name in names("async")}) == 12
+
+
+def test_a_wrapper_hands_everything_on_to_the_one_inside() -> None:
+    calls = []
+
+    class Inner(TorchCheckpointIO):
+        def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+            calls.append("inner")
+            super().save_checkpoint(checkpoint, path, storage_options)
+
+    class Outer(_WrappingCheckpointIO):
+        def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+            calls.append("outer")
+            super().save_checkpoint(checkpoint, path, storage_options)
+
+    fit(save("wrapped"), plugins=[Outer(Inner())], max_steps=2)
+    assert (
+        calls == ["outer", "inner"] * 2 and len(names("wrapped")) == 1
+    )  # the file before was removed by the inner one
+    fit(save("alone"), plugins=[Outer()], max_steps=2)
+    assert names("alone") == names("wrapped")
 
 
 class Held(CheckpointIO):

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import logging
+import pstats
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+import fulgurite as pl
 from fulgurite.profilers import AdvancedProfiler, PassThroughProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 from fulgurite.utilities.exceptions import MisconfigurationException
-from helpers.tiny import Tiny, fit
+from helpers.tiny import Tiny, data, fit
 
 
 def written(folder: str = "out") -> str:
@@ -58,9 +60,42 @@ def test_a_run_is_reported(profiler, caplog):
     assert "[LightningModule]Tiny.on_validation_epoch_end" in caplog.text
 
 
+def test_hooks_of_the_data_module_are_in_the_report():
+    class Slow(pl.LightningDataModule):
+        def prepare_data(self): ...
+
+        def setup(self, stage): ...
+
+        def train_dataloader(self):
+            return data(2)
+
+        val_dataloader = train_dataloader
+
+        def teardown(self, stage): ...
+
+    profiler = SimpleProfiler()
+    trainer = pl.Trainer(profiler=profiler, max_epochs=1, num_sanity_val_steps=0, logger=False, accelerator="cpu")
+    trainer.fit(Tiny(), datamodule=Slow())
+    calls = {name: len(times) for name, times in profiler.recorded_durations.items() if "Slow." in name}
+    hooks = ("prepare_data", "setup", "train_dataloader", "val_dataloader", "teardown")
+    assert calls == {f"[LightningDataModule]Slow.{hook}": 1 for hook in hooks}
+
+
 def test_the_report_goes_to_a_file_if_asked():
     fit(profiler=SimpleProfiler("out", "times"), max_epochs=1)
     assert written().startswith("FIT Profiler Report")
+
+
+def test_each_action_has_a_file_whose_name_every_system_takes():
+    profiler = AdvancedProfiler("out", dump_stats=True)
+    actions = ["[Callback]Mine{'monitor': \"val/loss\"}.on_train_start", "a:b", "a*b", "two\nlines", "back\\slash"]
+    for action in actions:
+        with profiler.profile(action):
+            sum(range(10))
+    profiler.describe()
+    files = [file for file in Path("out").iterdir() if file.suffix == ".prof"]
+    assert len(files) == len(actions) and not set("".join(file.name for file in files)) & set('<>:"/\\|?*\n')
+    assert all(pstats.Stats(str(file)).total_calls for file in files)
 
 
 def test_advanced_lists_functions():
@@ -78,7 +113,10 @@ def test_advanced_measures_an_action_inside_another():
 
 
 def test_pytorch_lists_operators_and_exports_a_trace():
-    fit(profiler=PyTorchProfiler("out", "ops", row_limit=50), max_epochs=2)
+    profiler = PyTorchProfiler("out", "ops", row_limit=50)
+    fit(profiler=profiler, max_epochs=2)
+    times = {event.name: event.cpu_time_total for event in profiler.function_events}
+    assert times["aten::linear"] >= 0 and any(name.endswith("training_step") for name in times)
     assert "aten::linear" in written()
     assert "[pl][profile][Strategy]SingleDeviceStrategy." in written()
     assert "[pl][module]torch.nn.modules.linear.Linear" in written()

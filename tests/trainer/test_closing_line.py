@@ -72,6 +72,14 @@ def test_without_bar_and_validation(caplog):
     assert re.fullmatch(rf"Trained 1 epoch, 4 steps in 0:\d\d \| train_loss {value:.3f}", line)
 
 
+def test_a_fit_that_has_nothing_left_to_do_says_so(caplog):
+    trainer = fit(max_epochs=1)
+    caplog.clear()
+    trainer.fit(Logs(), data(), data())
+    (line,) = (line for line in caplog.messages if "Nothing was trained" in line)
+    assert "max_epochs=1 was reached before (1 epochs, 4 steps)" in line and not said(caplog)
+
+
 def test_where_the_files_are(caplog):
     logger = CSVLogger("logs", "csv")
     best = ModelCheckpoint(monitor="val_loss", save_last=True)

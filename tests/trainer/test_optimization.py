@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from fulgurite.core.optimizer import LightningOptimizer
 
 import fulgurite as pl
 from fulgurite.utilities.exceptions import MisconfigurationException
@@ -193,6 +194,21 @@ def test_optimizers_put_in_the_place_of_others_are_stepped() -> None:
     trainer, _ = fit(model)
     assert model.seen("w") == "w-0.1 w-0.2 w-0.2 w-0.2"
     assert model.optimizers().param_groups[0]["lr"] == 0 and trainer.optimizers[0].param_groups[0]["lr"] == 0
+
+
+def test_a_wrapped_optimizer_without_a_trainer_steps_as_the_optimizer() -> None:
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], lr=0.5)
+    wrapped = LightningOptimizer(optimizer)
+    assert isinstance(wrapped, torch.optim.SGD) and wrapped.state_dict() == optimizer.state_dict()
+    wrapped.param_groups[0]["lr"] = 0.25
+    weight.sum().backward()
+    wrapped.step()
+    assert weight.item() == 0.75
+    wrapped.zero_grad()
+    assert weight.grad is None
+    with pytest.raises(MisconfigurationException, match="made without a trainer"), wrapped.toggle_model():
+        pass
 
 
 def test_estimated_stepping_batches() -> None:

@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader
 
 import fulgurite as pl
 from fulgurite.callbacks import EarlyStopping, ModelCheckpoint, ModelSummary, ProgressBar
-from fulgurite.utilities.exceptions import MisconfigurationException
 from helpers.counting import QUIET, Counting, fit, loader
 
 
@@ -83,8 +82,36 @@ def test_module_and_data_module_may_both_have_a_tensor_of_one_name() -> None:
 
     trainer = pl.Trainer(**{**QUIET, "max_epochs": 1, "logger": pl.loggers.CSVLogger(".")})
     trainer.fit(Net(torch.ones(3)), datamodule=Weighted(torch.ones(3)))
-    with pytest.raises(MisconfigurationException, match="both have hyper-parameters named weights, with different"):
+    with pytest.raises(RuntimeError, match="both have hyper-parameters named weights, with different"):
         trainer.fit(Net(torch.zeros(3)), datamodule=Weighted(torch.ones(3)))
+
+
+@pytest.mark.filterwarnings("ignore:hparams.yaml is written without")
+def test_a_collision_of_hyper_parameters_is_found_whatever_their_names_are() -> None:
+    class Net(Logs):
+        def __init__(self, values: dict[Any, Any]) -> None:
+            super().__init__()
+            self.save_hyperparameters(values)
+
+    class Data(Weighted):
+        def __init__(self, values: dict[Any, Any]) -> None:
+            pl.LightningDataModule.__init__(self)
+            self.save_hyperparameters(values)
+
+    trainer = pl.Trainer(**{**QUIET, "max_epochs": 1, "logger": pl.loggers.CSVLogger(".")})
+    trainer.fit(Net({7: "x", "lr": 1}), datamodule=Data({7: "x"}))
+    with pytest.raises(RuntimeError, match="both have hyper-parameters named 7, with different"):
+        trainer.fit(Net({7: "x", "lr": 1}), datamodule=Data({7: "y"}))
+
+
+def test_a_step_that_never_returns_a_loss_is_told_of() -> None:
+    class Forgot(Logs):
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            super().training_step(batch, batch_idx)
+
+    with pytest.warns(UserWarning, match="Forgot.training_step returned None") as told:
+        pl.Trainer(**{**QUIET, "max_epochs": 2}).fit(Forgot(), loader(4), loader(2))
+    assert len(told) == 1
 
 
 def test_default_callbacks_and_their_order() -> None:

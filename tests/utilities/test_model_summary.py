@@ -104,3 +104,20 @@ def test_counts_are_short(number: int, text: str) -> None:
 
 def test_shapes() -> None:
     assert parse_batch_shape([torch.zeros(1, 2), (torch.zeros(3),), "x"]) == [[1, 2], [[3]], "?"]
+
+
+def test_what_a_layer_gets_by_name_has_its_size_too() -> None:
+    class Pair(nn.Module):
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+            return ids
+
+    class Named(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pair = Pair()
+            self.example_input_array = {"ids": torch.zeros(2, 7), "mask": torch.zeros(2, 1, 7)}
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return self.pair(ids, mask=mask)
+
+    assert summarize(Named()).in_sizes == [[[2, 7], [2, 1, 7]]]

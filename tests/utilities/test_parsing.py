@@ -54,5 +54,6 @@ def test_a_setting_is_found_wherever_it_is() -> None:
     lightning_setattr(model, "batch_size", 16)
     assert (model.lr, model.hparams.lr, data.batch_size) == (5, 5, 16)
     assert lightning_hasattr(model, "width") and not lightning_hasattr(model, "height")
+    assert lightning_hasattr(Owner(hparams=Owner(depth=4)), "depth")  # whatever kind of object a project keeps them in
     with pytest.raises(AttributeError, match="'height' is no attribute of the module Owner"):
         lightning_getattr(model, "height")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 import warnings
@@ -58,6 +59,16 @@ def test_doubtful_warnings_can_be_silenced() -> None:
     with warnings.catch_warnings():
         disable_possible_user_warnings()
         warnings.warn("perhaps", PossibleUserWarning)
+
+
+@pytest.mark.parametrize("value", ["off", "0"])
+def test_doubtful_warnings_can_be_silenced_from_outside(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fulgurite.utilities.warnings as module
+
+    with monkeypatch.context() as outside, warnings.catch_warnings():
+        outside.setenv("POSSIBLE_USER_WARNINGS", value)
+        made = runpy.run_path(module.__file__)["PossibleUserWarning"]
+        warnings.warn("perhaps", made)
 
 
 def test_tied_parameters_are_found_and_tied_again() -> None:

@@ -36,7 +36,7 @@ _BOTH = {
     ".accelerators .compat.internals": "accelerators.cuda",
     ".machine.environments": "plugins.environments",
     ".plugins": "plugins.io plugins.precision plugins.precision.amp plugins.precision.double plugins.precision.fsdp"
-    " plugins.precision.half plugins.precision.precision",
+    " plugins.precision.half plugins.precision.precision plugins.io.wrapper",
     ".strategies": "strategies.ddp strategies.fsdp strategies.model_parallel strategies.parallel"
     " strategies.single_device",
     ".compat.internals": "utilities.device_parser",

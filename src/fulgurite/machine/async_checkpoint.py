@@ -16,7 +16,27 @@ from fulgurite.utilities.rank_zero import rank_zero_warn
 from fulgurite.utilities.tree import apply_to_collection
 
 
-class AsyncCheckpointIO(TorchCheckpointIO):
+class _WrappingCheckpointIO(TorchCheckpointIO):
+    """Hands everything on to another one; a subclass does more: `Trainer(plugins=[Mine(TorchCheckpointIO())])`."""
+
+    def __init__(self, checkpoint_io: TorchCheckpointIO | None = None) -> None:
+        self.checkpoint_io = TorchCheckpointIO() if checkpoint_io is None else checkpoint_io
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        options = {} if storage_options is None else {"storage_options": storage_options}
+        self.checkpoint_io.save_checkpoint(checkpoint, path, **options)
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return self.checkpoint_io.load_checkpoint(path, map_location, weights_only)
+
+    def remove_checkpoint(self, path: Any) -> None:
+        self.checkpoint_io.remove_checkpoint(path)
+
+    def teardown(self) -> None:
+        self.checkpoint_io.teardown()
+
+
+class AsyncCheckpointIO(_WrappingCheckpointIO):
     """Copies a checkpoint to the host's memory and writes it in a thread: `Trainer(plugins=[AsyncCheckpointIO()])`.
 
     A save waits for the one before it. What goes wrong in the thread is raised at the next save, or when the call of
@@ -24,7 +44,7 @@ class AsyncCheckpointIO(TorchCheckpointIO):
     """
 
     def __init__(self, checkpoint_io: TorchCheckpointIO | None = None) -> None:
-        self.checkpoint_io = TorchCheckpointIO() if checkpoint_io is None else checkpoint_io
+        super().__init__(checkpoint_io)
         self._thread: ThreadPoolExecutor | None = None
         self._pending: list[Future[None]] = []
         self._failed = False
@@ -36,7 +56,7 @@ class AsyncCheckpointIO(TorchCheckpointIO):
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         self.finish()
-        return self.checkpoint_io.load_checkpoint(path, map_location, weights_only)
+        return super().load_checkpoint(path, map_location, weights_only)
 
     def remove_checkpoint(self, path: Any) -> None:
         """After the saves before it: an old file goes when the new one is there."""
@@ -56,7 +76,7 @@ class AsyncCheckpointIO(TorchCheckpointIO):
             if self._thread is not None:
                 self._thread.shutdown(wait=True)
                 self._thread = None
-            self.checkpoint_io.teardown()
+            super().teardown()
 
     def copied(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
         """The checkpoint as it is now: training changes its tensors in place. Tied weights stay tied."""

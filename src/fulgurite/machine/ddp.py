@@ -14,14 +14,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fulgurite.machine.averaging import Averaging
 from fulgurite.machine.distributed import DEFAULT_TIMEOUT, DistributedStrategy
+from fulgurite.machine.environments import ClusterEnvironment
+from fulgurite.machine.precision import Precision
 from fulgurite.machine.strategy import NOTHING, TorchCheckpointIO
 from fulgurite.machine.weights import unshared
 from fulgurite.utilities.exceptions import MisconfigurationException
 
 if TYPE_CHECKING:
     from fulgurite.core.module import LightningModule
-    from fulgurite.machine.environments import ClusterEnvironment
-    from fulgurite.machine.precision import Precision
     from fulgurite.run import Run
     from fulgurite.trainer import Trainer
 

@@ -35,6 +35,8 @@ from fulgurite.core.saving import read_checkpoint, write_checkpoint
 from fulgurite.core.sharded import META, is_sharded, named_optimizer_state, read_shards, write_sharded
 from fulgurite.machine.async_checkpoint import AsyncCheckpointIO
 from fulgurite.machine.distributed import DEFAULT_TIMEOUT, DistributedStrategy
+from fulgurite.machine.environments import ClusterEnvironment
+from fulgurite.machine.precision import Precision
 from fulgurite.machine.strategy import NOTHING, TorchCheckpointIO
 from fulgurite.optimizers import parameters_of
 from fulgurite.utilities.exceptions import MisconfigurationException
@@ -43,8 +45,6 @@ from fulgurite.utilities.tree import apply_to_collection
 
 if TYPE_CHECKING:
     from fulgurite.core.module import LightningModule
-    from fulgurite.machine.environments import ClusterEnvironment
-    from fulgurite.machine.precision import Precision
     from fulgurite.trainer import Trainer
 
 T = TypeVar("T")

@@ -46,10 +46,10 @@ class AdvancedProfiler(Profiler):
             self.profiled_actions[self._running[-1]].enable()
 
     def summary(self) -> str:
-        parts = []
+        parts, written = [], set[Path]()
         for action_name, profile in self.profiled_actions.items():
             if self.dump_stats:
-                self._dump_stats(action_name, profile)
+                self._dump_stats(action_name, profile, written)
             text = io.StringIO()
             stats = pstats.Stats(profile, stream=text).strip_dirs().sort_stats("cumulative")
             stats.print_stats(self.line_count_restriction)
@@ -61,7 +61,12 @@ class AdvancedProfiler(Profiler):
         self.profiled_actions.clear()
         self._running.clear()
 
-    def _dump_stats(self, action_name: str, profile: cProfile.Profile) -> None:
+    def _dump_stats(self, action_name: str, profile: cProfile.Profile, written: set[Path]) -> None:
+        """Two names that differ only in what no file name may hold get two files."""
         folder = self._folder() or Path()
         folder.mkdir(parents=True, exist_ok=True)
-        profile.dump_stats(folder / self._prepare_filename(action_name, ".prof").replace(" ", "_"))
+        path = first = folder / self._prepare_filename(action_name, ".prof").replace(" ", "_")
+        while path in written:
+            path = first.with_stem(f"{first.stem}-{len(written)}")
+        written.add(path)
+        profile.dump_stats(path)

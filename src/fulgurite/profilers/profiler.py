@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,7 +100,7 @@ class Profiler(ABC):
         """`<stage>-<filename>-<action>-<rank>`, as far as they are known."""
         parts = [self._stage, self.filename, action_name, self._local_rank]
         name = "-".join(str(part) for part in parts if part not in (None, ""))
-        return name.replace(os.sep, "_") + extension
+        return re.sub(r"""[<>:"/\\|?*\x00-\x1f]""", "_", name) + extension  # what every system takes
 
 
 def never_started(action_name: str) -> ValueError:

@@ -73,7 +73,8 @@ class PyTorchProfiler(Profiler):
         self._profiler_kwargs = profiler_kwargs
         self._profiler: Any = None  # torch.profiler.profile or emit_nvtx
         self._open: dict[str, record_function] = {}
-        self._events: Any = None  # of the last cycle that was recorded
+        self._events: Any = None  # of the last cycle that was recorded, summed up by name
+        self.function_events: Any = None  # each of them; they can be read after the run
         self._steps = 0
         self._hooks: list[RemovableHandle] = []
         self._modules: list[record_function] = []
@@ -120,6 +121,7 @@ class PyTorchProfiler(Profiler):
 
             def keep(profiler: Any) -> None:
                 self._events = profiler.key_averages(group_by_input_shape=self._group_by_input_shapes)
+                self.function_events = profiler.events()
                 if users is not None:
                     users(profiler)
                 if self._export_to_chrome:

@@ -36,8 +36,8 @@ class Tuner:
         trainer.fit(model)
     """
 
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer = trainer
+    def __init__(self, trainer: Any) -> None:  # a Trainer, which cannot be imported here: it has a tuner itself
+        self._trainer: Trainer = trainer
 
     def lr_find(
         self,

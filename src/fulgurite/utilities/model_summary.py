@@ -41,12 +41,13 @@ class LayerSummary:
         if isinstance(self._module, torch.jit.ScriptModule):  # takes no hooks
             return None
 
-        def measure(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            self._in_size = parse_batch_shape(inputs[0] if len(inputs) == 1 else inputs)
+        def measure(module: nn.Module, inputs: tuple[Any, ...], by_name: dict[str, Any], output: Any) -> None:
+            given = (*inputs, *by_name.values())
+            self._in_size = parse_batch_shape(given[0] if len(given) == 1 else given)
             self._out_size = parse_batch_shape(output)
             self.detach_hook()  # the first call is enough
 
-        return self._module.register_forward_hook(measure)
+        return self._module.register_forward_hook(measure, with_kwargs=True)
 
     def detach_hook(self) -> None:
         """Stop measuring."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import pickle
-from argparse import Namespace
 from collections.abc import MutableMapping
 from types import FrameType
 from typing import Any
@@ -78,7 +77,7 @@ class Setting:
             if hasattr(owner, name):
                 self.holders.append(owner)
             hparams = getattr(owner, "hparams", None)
-            if isinstance(hparams, (MutableMapping, Namespace)) and name in hparams:
+            if name in hparams if isinstance(hparams, MutableMapping) else hasattr(hparams, name):
                 self.holders.append(hparams)
 
     @property

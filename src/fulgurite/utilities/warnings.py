@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 
 
@@ -12,3 +13,7 @@ class PossibleUserWarning(UserWarning):
 def disable_possible_user_warnings(module: str = "") -> None:
     """Ignore every `PossibleUserWarning` from here on, or only those raised in modules matching `module`."""
     warnings.filterwarnings("ignore", category=PossibleUserWarning, module=module)
+
+
+if os.environ.get("POSSIBLE_USER_WARNINGS", "").lower() in ("0", "off"):  # by a job's file, the program left as it is
+    disable_possible_user_warnings()

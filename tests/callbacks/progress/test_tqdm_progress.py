@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
-from fulgurite.callbacks import TQDMProgressBar
+from fulgurite.callbacks import Callback, TQDMProgressBar
 from helpers.screen import visible
 from helpers.tiny import Tiny, data, fit
 
@@ -19,6 +21,23 @@ def test_the_last_state_stays(capsys):
     assert line.startswith("Epoch 1: 100%")
     assert "4/4" in line
     assert "train_loss=0." in line
+
+
+def test_bars_can_be_read_after_their_stage(capsys):
+    at_ends = []
+
+    class Watch(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            shown = trainer.progress_bar_callback.train_progress_bar
+            at_ends.append((shown.n, shown.total))
+
+    mine = TQDMProgressBar()  # which draws rarely
+    trainer = fit(mine, Watch(), max_epochs=2)
+    assert at_ends == [(4, 4)] * 2 and (mine.train_progress_bar.n, mine.train_progress_bar.total) == (4, 4)
+    trainer.test(Tiny(), data(3), verbose=False)
+    assert mine.test_progress_bar.total == 3 and mine.train_progress_bar.total == 4
+    mine._trainer = None
+    assert not pickle.loads(pickle.dumps(mine))._bars  # they hold the terminal
 
 
 def test_leave_keeps_each_epoch(capsys):

@@ -55,6 +55,10 @@ class TQDMProgressBar(TimedProgressBar):
         self._process_position = process_position
         self._leave = leave
         self._bars: dict[str, Any] = {}
+        self._closed: dict[str, Any] = {}  # of stages that are over: how far they came can still be read
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_bars": {}, "_closed": {}}  # bars hold the terminal
 
     @staticmethod
     def _resolve_refresh_rate(refresh_rate: int) -> int:
@@ -86,9 +90,10 @@ class TQDMProgressBar(TimedProgressBar):
         return self._bar("predict")
 
     def _bar(self, bar: str) -> tqdm[Any]:
-        if bar not in self._bars:
+        bars = self._closed | self._bars
+        if bar not in bars:
             raise TypeError(f"there is no {bar} bar yet; it is made when its stage begins.")
-        return self._bars[bar]  # type: ignore[no-any-return]  # a tqdm
+        return bars[bar]  # type: ignore[no-any-return]  # a tqdm
 
     def init_sanity_tqdm(self) -> tqdm[Any]:
         """The bar of the sanity check; override to change how it looks. So for the others."""
@@ -130,6 +135,10 @@ class TQDMProgressBar(TimedProgressBar):
         if self.is_enabled:
             self._bars["train"] = self.init_train_tqdm()
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if "train" in self._bars:
+            self._draw("train", trainer.progress.batch)
+
     def _open(self, bar: str) -> None:
         if bar not in self._bars or (bar == "train" and self._leave and self.trainer.current_epoch > 0):
             if bar in self._bars:
@@ -158,7 +167,7 @@ class TQDMProgressBar(TimedProgressBar):
             return
         if bar == "train":
             self._show_metrics()
-        shown = self._bars.pop(bar)
+        shown = self._closed[bar] = self._bars.pop(bar)
         if shown.total is not None and bar != "train" and not self.trainer.sanity_checking:
             shown.n = shown.total
             shown.refresh()
@@ -176,4 +185,5 @@ class TQDMProgressBar(TimedProgressBar):
     def _close_all(self) -> None:
         for shown in self._bars.values():
             shown.close()
+        self._closed |= self._bars
         self._bars = {}
