@@ -59,6 +59,10 @@ def process_state() -> dict[str, object]:
     }
 
 
+def deterministic() -> tuple[bool, bool]:
+    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+
+
 @pytest.fixture(autouse=True)
 def leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Police leaks: environment, signal handlers, torch's global switches, threads."""
@@ -70,7 +74,7 @@ def leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
         monkeypatch.delenv(name, raising=False)
     environment, state = dict(os.environ), process_state()
     cudnn = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
-    algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    algorithms = deterministic()
     yield
     left = {k: v for k, v in os.environ.items() if environment.get(k) != v and k not in FOREIGN}
     gone = environment.keys() - os.environ.keys() - FOREIGN
@@ -78,7 +82,8 @@ def leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     for key in left:
         os.environ.pop(key)
     os.environ.update({k: environment[k] for k in environment.keys() & (left.keys() | gone)})
-    torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])
+    if deterministic() != algorithms:  # the call imports half of torch
+        torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])
     torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
     leaked = {k: v for k, v in left.items() if k not in DOCUMENTED}
     for name, handler in state["signal handlers"].items():  # type: ignore[attr-defined]

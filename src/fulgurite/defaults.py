@@ -14,9 +14,10 @@ from fulgurite.callbacks.callback import Callback
 from fulgurite.callbacks.checkpoint import Checkpoint
 from fulgurite.callbacks.on_exception_checkpoint import OnExceptionCheckpoint
 from fulgurite.hooks import overrides
+from fulgurite.machine.accelerators import Accelerator, accelerator_of
 from fulgurite.machine.devices import Devices, in_notebook
 from fulgurite.machine.environments import ClusterEnvironment, SLURMEnvironment, environment_of, started_by_us
-from fulgurite.machine.precision import Precision
+from fulgurite.machine.precision import Precision, precision_of
 from fulgurite.machine.requeue import hpc_checkpoints
 from fulgurite.machine.strategy import SingleDeviceStrategy, Strategy, TorchCheckpointIO
 from fulgurite.states import TrainerFn
@@ -226,6 +227,21 @@ _ABSENT = {
     "xla": "TPUs need torch_xla, which is not supported here; use a CUDA device or the CPU.",
     "hpu": "Gaudi devices are not supported here; use a CUDA device or the CPU.",
 }
+
+
+def accelerator_used(given: object, chosen: Devices, strategy: Strategy) -> Accelerator:
+    """The very object that the trainer, or its strategy, was given."""
+    return next((a for a in (given, strategy.accelerator) if isinstance(a, Accelerator)), accelerator_of(chosen.kind))
+
+
+def precision_used(flags: Flags, precision: int | str | None, strategy: Strategy) -> Precision:
+    plugin, strategys = flags.plugin(Precision), strategy.precision_plugin
+    if strategys is not None and (plugin is not None or precision is not None):
+        raise MisconfigurationException(
+            f"{type(strategy).__name__} was given a precision_plugin, {type(strategys).__name__}, and the trainer "
+            f"{f'precision={precision!r}' if plugin is None else type(plugin).__name__}. Choose one of them."
+        )
+    return plugin or strategys or precision_of(precision, strategy.root_device)
 
 
 def strategy_of(

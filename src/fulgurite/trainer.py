@@ -34,20 +34,22 @@ from fulgurite.core.expected import check_checkpoint, part
 from fulgurite.core.hparams import is_equal
 from fulgurite.core.module import LightningModule
 from fulgurite.defaults import (
+    accelerator_used,
     checked_flags,
     checkpoint_path,
     default_callbacks,
     loggers_of,
     ordered,
+    precision_used,
     profiler_of,
     strategy_of,
 )
 from fulgurite.hooks import calls, for_module, going_on, overrides, profiled_method
 from fulgurite.loggers.logger import Logger
-from fulgurite.machine.accelerators import Accelerator, accelerator_of
+from fulgurite.machine.accelerators import Accelerator
 from fulgurite.machine.devices import resolve_devices
 from fulgurite.machine.environments import ClusterEnvironment, environment_of
-from fulgurite.machine.precision import Precision, precision_of
+from fulgurite.machine.precision import Precision
 from fulgurite.machine.signals import handled
 from fulgurite.machine.strategy import Strategy, TorchCheckpointIO
 from fulgurite.profilers.profiler import Profiler
@@ -179,10 +181,10 @@ class Trainer(OldMembers):
 
         # the machine
         chosen = resolve_devices(accelerator, devices)
-        self.accelerator: Accelerator = accelerator_of(chosen.kind)
         self.num_nodes = num_nodes
         self.strategy: Strategy = strategy_of(strategy, chosen, num_nodes, flags.plugin(ClusterEnvironment))
-        self.precision_plugin: Precision = flags.plugin(Precision) or precision_of(precision, self.strategy.root_device)
+        self.accelerator: Accelerator = accelerator_used(accelerator, chosen, self.strategy)
+        self.precision_plugin: Precision = precision_used(flags, precision, self.strategy)
         if (checkpoint_io := flags.plugin(TorchCheckpointIO)) is not None:
             self.strategy.checkpoint_io = checkpoint_io
         self.sync_batchnorm, self.use_distributed_sampler = sync_batchnorm, use_distributed_sampler
@@ -591,7 +593,8 @@ class Trainer(OldMembers):
         self.strategy.setup_environment()
         self._take_versions(fn)
         if self._active_profiler is not None:
-            self._active_profiler.setup(stage=fn, local_rank=self.local_rank, log_dir=self.log_dir)
+            rank = self.local_rank if self.world_size > 1 else None  # part of the files' names where there are several
+            self._active_profiler.setup(stage=fn, local_rank=rank, log_dir=self.log_dir)
         self._prepare_data(run)
         if self.datamodule is not None:
             profiled_method(run, self.datamodule, "setup")(stage=fn)
@@ -621,6 +624,7 @@ class Trainer(OldMembers):
         with self.init_module():
             for_module(run, "configure_model")()
         self.precision_plugin.convert_module(run.module)
+        self.accelerator.setup_device(self.strategy.root_device)
         self.strategy.setup(self)
 
     def _set_up_fit(self, run: Run, checkpoint: dict[str, Any] | None) -> None:
@@ -773,6 +777,7 @@ class Trainer(OldMembers):
             self._active_profiler.teardown(stage=fn)
         self.strategy.barrier("teardown")  # a rank that has ended the program leaves the others alone in their call
         self.strategy.teardown()
+        self.accelerator.teardown()
 
     def _say_closing_line(self, run: Run) -> None:
         from fulgurite.closing import closing_line
@@ -811,7 +816,7 @@ class Trainer(OldMembers):
             tell.append(partial(self._teardown_hooks, run, fn))
         if (profiler := self._active_profiler) is not None:  # torch's would crash the interpreter at its exit
             tell += [profiler.describe, partial(profiler.teardown, stage=fn)]
-        for told in [*tell, self.strategy.teardown]:
+        for told in [*tell, self.strategy.teardown, self.accelerator.teardown]:
             try:
                 told()
             except Exception:

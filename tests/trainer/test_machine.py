@@ -9,7 +9,10 @@ import pytest
 import torch
 
 import fulgurite as pl
-from helpers.counting import QUIET, Counting, fit
+from fulgurite.accelerators import Accelerator, CPUAccelerator
+from fulgurite.plugins import DoublePrecision, TorchCheckpointIO
+from fulgurite.utilities.exceptions import MisconfigurationException
+from helpers.counting import QUIET, Counting, fit, loader
 
 
 @pytest.mark.parametrize("accelerator", ["cpu", "auto"])
@@ -31,6 +34,65 @@ def test_single_device_strategies(strategy: Any) -> None:
     trainer, _ = fit(strategy=strategy)
     assert isinstance(trainer.strategy, pl.strategies.SingleDeviceStrategy)
     assert trainer.model is trainer.lightning_module
+
+
+class Kept(TorchCheckpointIO):
+    def __init__(self) -> None:
+        self.saved: list[str] = []
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        self.saved.append(str(path))
+        super().save_checkpoint(checkpoint, path, storage_options)
+
+
+@pytest.mark.parametrize("kind", [pl.strategies.SingleDeviceStrategy, pl.strategies.DDPStrategy])
+def test_a_strategy_is_used_with_the_parts_it_was_given(kind: Any) -> None:
+    files, processor = Kept(), CPUAccelerator()
+    strategy = kind(accelerator=processor, checkpoint_io=files, precision_plugin=DoublePrecision())
+    trainer = pl.Trainer(**{**QUIET, "accelerator": "auto"}, max_epochs=1, devices="auto", strategy=strategy)
+    assert trainer.strategy is strategy and trainer.accelerator is processor and trainer.precision == "64-true"
+    if kind is pl.strategies.SingleDeviceStrategy:
+        trainer.fit(model := Counting(), loader(2), loader(2))
+        trainer.save_checkpoint("here.ckpt")
+        assert next(model.parameters()).dtype == torch.float64 and files.saved == ["here.ckpt"]
+    with pytest.raises(MisconfigurationException, match="DoublePrecision, and the trainer precision=16"):
+        pl.Trainer(**QUIET, strategy=strategy, precision=16)
+
+
+def test_an_accelerator_of_the_users_own_chooses_the_devices_and_is_told_of_the_run() -> None:
+    calls = []
+
+    class Mine(Accelerator):
+        def setup_device(self, device: torch.device) -> None:
+            calls.append(f"begin {device}")
+
+        def teardown(self) -> None:
+            calls.append("end")
+
+        @staticmethod
+        def parse_devices(devices: Any) -> int:
+            return int(devices)
+
+        @staticmethod
+        def get_parallel_devices(devices: Any) -> list[torch.device]:
+            calls.append(devices)
+            return [torch.device("cpu")] * devices
+
+        @staticmethod
+        def is_available() -> bool:
+            return True
+
+        @staticmethod
+        def name() -> str:
+            return "mine"
+
+    for devices, asked in (("1", 1), ("auto", 1)):
+        mine = Mine()
+        trainer = pl.Trainer(**{**QUIET, "accelerator": mine}, max_epochs=1, devices=devices)
+        trainer.fit(Counting(), loader(2), loader(2))
+        assert trainer.accelerator is mine and calls == [asked, "begin cpu", "end"]
+        calls.clear()
+    assert all(0 <= share <= 100 for share in CPUAccelerator().get_device_stats(torch.device("cpu")).values())
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from fulgurite.callbacks.callback import Callback
 from fulgurite.callbacks.monitoring import no_logger
+from fulgurite.machine.accelerators import _psutil, cpu_stats
 
 if TYPE_CHECKING:
     from fulgurite.core.module import LightningModule
@@ -89,7 +88,7 @@ class DeviceStatsMonitor(Callback):
         if not (due or trainer.should_stop):
             return
         device = trainer.strategy.root_device
-        stats: dict[str, Any] = torch.cuda.memory_stats(device) if device.type == "cuda" else {}
+        stats = {} if device.type == "cpu" else trainer.accelerator.get_device_stats(device)
         if self._reads_cpu(trainer):
             stats = {**stats, **cpu_stats()}
         if self._filter_keys is not None:
@@ -97,23 +96,3 @@ class DeviceStatsMonitor(Callback):
         for logger in trainer.loggers:
             prefix = f"{type(self).__qualname__}.{hook}{logger.group_separator}"
             logger.log_metrics({prefix + name: v for name, v in stats.items()}, step=step)
-
-
-def cpu_stats() -> dict[str, float]:
-    """Load of the processor, of the memory and of the swap space, in per cent."""
-    psutil = _psutil()
-    return {
-        "cpu_vm_percent": psutil.virtual_memory().percent,
-        "cpu_percent": psutil.cpu_percent(),
-        "cpu_swap_percent": psutil.swap_memory().percent,
-    }
-
-
-def _psutil() -> Any:
-    try:
-        import psutil  # type: ignore[import-untyped,import-not-found,unused-ignore]  # optional
-    except ImportError as error:
-        raise ModuleNotFoundError(
-            "DeviceStatsMonitor reads the processor's load with psutil: pip install psutil, or cpu_stats=False."
-        ) from error
-    return psutil

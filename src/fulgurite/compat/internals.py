@@ -15,13 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from fulgurite.accelerators import find_usable_cuda_devices
-from fulgurite.callbacks.device_stats_monitor import cpu_stats
 from fulgurite.compat import loops
 from fulgurite.compat.argparsing import literal
 from fulgurite.compat.era import say
 from fulgurite.core.datamodule import LightningDataModule
 from fulgurite.core.module import LightningModule
-from fulgurite.machine.accelerators import Accelerator, accelerator_of
+from fulgurite.machine.accelerators import Accelerator, accelerator_of, cpu_stats
 from fulgurite.machine.devices import resolve_devices
 from fulgurite.results import Results
 from fulgurite.utilities.cloud_io import get_filesystem

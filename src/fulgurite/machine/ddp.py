@@ -53,11 +53,11 @@ class DDPStrategy(DistributedStrategy):
     """Several processes, each with the whole model and its share of every batch.
 
     Args:
-        accelerator: accepted for Lightning's signature; the trainer's own counts.
+        accelerator: an Accelerator of your own; else the trainer's counts.
         parallel_devices: the devices of this machine, a process each; by default the trainer's.
         cluster_environment: who started the processes; by default found out.
         checkpoint_io: how checkpoints reach the disk.
-        precision_plugin: accepted for Lightning's signature; pass it in the trainer's `plugins`.
+        precision_plugin: how numbers are computed; or the trainer's `precision`.
         ddp_comm_state: the state of `ddp_comm_hook`.
         ddp_comm_hook: a communication hook of torch.distributed.algorithms.ddp_comm_hooks.
         ddp_comm_wrapper: wraps the hook, such as `fp16_compress_wrapper`.
@@ -92,6 +92,7 @@ class DDPStrategy(DistributedStrategy):
         super().__init__(
             parallel_devices, cluster_environment, checkpoint_io, process_group_backend, timeout, start_method
         )
+        self.accelerator, self.precision_plugin = accelerator, precision_plugin
         if model_averaging_period is not None:
             raise NotImplementedError(
                 f"model_averaging_period={model_averaging_period} is not supported: gradients are averaged at each "

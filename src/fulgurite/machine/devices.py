@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from fulgurite.machine.accelerators import Accelerator
 from fulgurite.utilities.exceptions import MisconfigurationException
 
 _NOT_HERE = {
@@ -31,6 +32,10 @@ class Devices:
 
 def resolve_devices(accelerator: object = "auto", devices: int | str | list[int] | None = "auto") -> Devices:
     """Turn the two arguments of the trainer into devices; each mistake is an error that says what there is."""
+    if isinstance(accelerator, Accelerator) and not accelerator.kind:  # of the user's own
+        asked = accelerator.auto_device_count() if devices in ("auto", None) else devices
+        chosen = accelerator.get_parallel_devices(accelerator.parse_devices(asked))
+        return Devices(accelerator.name(), tuple(chosen), asked is devices)
     kind, asked_for = _kind(accelerator), devices not in ("auto", None, -1, "-1")
     if kind == "cpu":
         return Devices("cpu", (torch.device("cpu"),) * _cpu_processes(devices), asked_for)

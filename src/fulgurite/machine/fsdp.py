@@ -322,11 +322,11 @@ class FSDPStrategy(ShardedStrategy):
     blocks of the model: `FSDPStrategy(auto_wrap_policy={TransformerBlock})`.
 
     Args:
-        accelerator: accepted for Lightning's signature; the trainer's own counts.
+        accelerator: an Accelerator of your own; else the trainer's counts.
         parallel_devices: the devices of this machine, a process each; by default the trainer's.
         cluster_environment: who started the processes; by default found out.
         checkpoint_io: how checkpoints reach the disk.
-        precision_plugin: accepted for Lightning's signature; pass it in the trainer's `plugins`.
+        precision_plugin: how numbers are computed; or the trainer's `precision`.
         process_group_backend: "gloo" or "nccl"; by default the one of the device.
         timeout: after which a collective that does not complete is an error.
         cpu_offload: keep shards and step the optimizer in the host's memory; needs a CUDA device.
@@ -373,6 +373,7 @@ class FSDPStrategy(ShardedStrategy):
         super().__init__(
             parallel_devices, cluster_environment, checkpoint_io, process_group_backend, timeout, start_method
         )
+        self.accelerator, self.precision_plugin = accelerator, precision_plugin
         _check_fsdp1(kwargs)
         name = getattr(sharding_strategy, "name", sharding_strategy)
         if name == "NO_SHARD":

@@ -13,8 +13,9 @@ from torch.optim import Optimizer
 
 from fulgurite.core.saving import read_checkpoint, write_checkpoint
 from fulgurite.hooks import Watched
+from fulgurite.machine.accelerators import Accelerator
+from fulgurite.machine.precision import Precision
 from fulgurite.utilities.cloud_io import remove
-from fulgurite.utilities.exceptions import MisconfigurationException
 from fulgurite.utilities.tree import move_data_to_device
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Strategy(Watched):
     by_itself = False  # an exception ends this process alone: it must wait for no other
     parallel_devices: list[torch.device] | None = None
     launcher: Any = None  # starts the processes that nobody has started; None where they are there
+    precision_plugin: Precision | None = None  # given with it; else the trainer's own settings say it
+    accelerator: Accelerator | None = None  # the same
 
     def __init__(self, root_device: torch.device | str = "cpu") -> None:
         self._root_device = torch.device(root_device)
@@ -253,12 +256,17 @@ class Strategy(Watched):
 class SingleDeviceStrategy(Strategy):
     """One process, one device: `training_step` is the module's own method, no frame between."""
 
-    def __init__(self, device: torch.device | str = "cpu", **kwargs: Any) -> None:
-        if kwargs:
-            raise MisconfigurationException(
-                f"SingleDeviceStrategy takes a device; {', '.join(kwargs)} belongs to the Trainer."
-            )
+    def __init__(
+        self,
+        device: torch.device | str = "cpu",
+        accelerator: Accelerator | None = None,
+        checkpoint_io: TorchCheckpointIO | None = None,
+        precision_plugin: Precision | None = None,
+    ) -> None:
         super().__init__(device)
+        self.accelerator, self.precision_plugin = accelerator, precision_plugin
+        if checkpoint_io is not None:
+            self.checkpoint_io = checkpoint_io
 
     def setup(self, trainer: Trainer) -> None:
         self.model_to_device()

@@ -34,7 +34,6 @@ class Profiler(ABC):
         self.dirpath = dirpath
         self.filename = filename
         self._local_rank: int | None = None
-        self._log_dir: str | None = None
         self._stage: str | None = None
         self._written: set[str] = set()  # a file is begun anew once, then added to
 
@@ -71,7 +70,9 @@ class Profiler(ABC):
 
     def setup(self, stage: str, local_rank: int | None = None, log_dir: str | None = None) -> None:
         """A call of fit, validate, test or predict begins."""
-        self._stage, self._local_rank, self._log_dir = stage, local_rank, log_dir
+        self._stage, self._local_rank = stage, local_rank
+        if self.dirpath is None:
+            self.dirpath = log_dir
 
     def describe(self) -> None:
         """Write the report: into `<stage>-<filename>.txt` where a file name is given, else as a log message."""
@@ -93,8 +94,7 @@ class Profiler(ABC):
         """A call of fit, validate, test or predict ends."""
 
     def _folder(self) -> Path | None:
-        folder = self.dirpath if self.dirpath is not None else self._log_dir
-        return None if folder is None else Path(folder)
+        return None if self.dirpath is None else Path(self.dirpath)
 
     def _prepare_filename(self, action_name: str | None = None, extension: str = ".txt") -> str:
         """`<stage>-<filename>-<action>-<rank>`, as far as they are known."""
