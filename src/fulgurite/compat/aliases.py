@@ -208,7 +208,6 @@ _LACKING: dict[str, str] = {
     "LIGHTNING_LOGO cli_lightning_logo": "nothing here advertises.",
     "get_nvidia_gpu_stats get_device_stats": "use CUDAAccelerator().get_device_stats(device).",
     "get_torchvision_model": "write getattr(torchvision.models, name)(weights=weights).",
-    "wrapper": "subclass TorchCheckpointIO.",
     "HPUAccelerator HPUCheckpointIO HPUParallelStrategy HPUPrecisionPlugin SingleHPUStrategy SingleTPUStrategy"
     " TPUBf16PrecisionPlugin TPUPrecisionPlugin XLABf16PrecisionPlugin TPUBf16Precision TPUPrecision"
     " XLABf16Precision": ("these devices are not supported: use accelerator='auto', devices=1."),
