@@ -69,6 +69,7 @@ clean:
 	rm -rf .venv .venv-lowest .venv-newcomer build outputs
 
 build/lowest.txt: pyproject.toml constraints.txt $(VENV)/everything.stamp
+	mkdir -p build
 	$(RUN) -m uv --quiet pip compile --resolution lowest-direct $(CONSTRAINTS:%=--constraint %) --extra everything pyproject.toml --output-file $@
 
 $(RUN):

@@ -255,10 +255,10 @@ def inside(run: Run, name: str, method: Callable[..., Any]) -> Callable[..., Any
     return call
 
 
-def profiled_method(run: Run, owner: Any, name: str) -> Callable[..., Any]:
-    """A method of the data module, or of the module, with the time it takes where there is a profiler."""
+def profiled_method(run: Run, owner: Any, name: str, method: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """A method of the data module, or of the module, with the time it takes; `method`: what was put in its place."""
     kind = "LightningModule" if owner is run.module else "LightningDataModule"
-    return profiled(run, f"[{kind}]{type(owner).__name__}.{name}", getattr(owner, name))
+    return profiled(run, f"[{kind}]{type(owner).__name__}.{name}", method or getattr(owner, name))
 
 
 def profiled(run: Run, action: str, method: Callable[..., Any]) -> Callable[..., Any]:

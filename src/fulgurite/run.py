@@ -429,7 +429,7 @@ class Run:
         try:
             source = self.sources[stage]
             owner = getattr(source, "__self__", None)  # None: they were given to the call
-            loaders = (source if owner is None else profiled_method(self, owner, loader_hook(stage)))()
+            loaders = (source if owner is None else profiled_method(self, owner, loader_hook(stage), source))()
         finally:
             self.fx = before
         if loaders is None:

@@ -86,6 +86,18 @@ def test_the_report_goes_to_a_file_if_asked():
     assert written().startswith("FIT Profiler Report")
 
 
+def test_loaders_may_come_from_a_method_of_another_object():
+    class Rows:
+        def made(self):
+            return data(2)
+
+    model = Tiny()
+    model.train_dataloader = model.val_dataloader = Rows().made
+    fit_with = pl.Trainer(max_epochs=1, num_sanity_val_steps=0, logger=False, accelerator="cpu")
+    fit_with.fit(model)
+    assert fit_with.global_step == 2
+
+
 def test_each_action_has_a_file_whose_name_every_system_takes():
     profiler = AdvancedProfiler("out", dump_stats=True)
     actions = ["[Callback]Mine{'monitor': \"val/loss\"}.on_train_start", "a:b", "a*b", "two\nlines", "back\\slash"]
